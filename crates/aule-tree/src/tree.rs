@@ -64,15 +64,18 @@ impl Tree {
     /// The entries right in `directory`, in canonical order.
     pub fn children(&self, directory: &TreePath) -> Vec<(&TreePath, &Inode)> {
         let mut children = Vec::new();
-        let mut subtree = self.names.range(directory.clone()..).skip(usize::from(self.names.contains_key(directory)));
+        let mut subtree = self.names.range(directory.clone()..);
         while let Some((path, &id)) = subtree.next() {
+            if path == directory {
+                continue;
+            }
             if !path.starts_with(directory) {
                 break;
             }
             if let Some(inode) = self.inode(id) {
                 children.push((path, inode));
                 if inode.is_directory() {
-                    subtree = self.names.range(path.after_subtree()..).skip(0);
+                    subtree = self.names.range(path.after_subtree()..);
                 }
             }
         }
