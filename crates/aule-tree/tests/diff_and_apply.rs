@@ -1,5 +1,7 @@
 //! Laws of diff and apply over generated trees: `old + diff(old, new) = new`, and an equal tree needs no layer.
 
+#![allow(clippy::unwrap_used, reason = "a test panics when its own set-up is wrong")]
+
 use aule_tree::{Change, Content, Inode, Kind, Metadata, Timestamp, Tree, TreePath, What, changes, diff};
 use proptest::prelude::*;
 
