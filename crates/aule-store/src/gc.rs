@@ -1,0 +1,109 @@
+//! Garbage collection: removes what no ref, older generation or referrer leads to.
+
+use crate::{
+    DOCUMENT_MAX, Result, Store, StoreError,
+    oci::{Descriptor, media_type},
+};
+use aule_tree::Digest;
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What a collection removed, or would remove.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Collected {
+    /// How many blobs.
+    pub blobs: u64,
+    /// How many remembered step results, as their blobs are gone.
+    pub steps: u64,
+    /// How many downloads.
+    pub downloads: u64,
+    /// How many bytes in all.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes every blob that nothing in `index.json` leads to, step results that name such blobs, and finished or
+    /// broken downloads. With `dry_run` it only counts.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process uses the store; a document that cannot be read stops the collection
+    /// before anything is removed.
+    pub fn collect_garbage(&self, dry_run: bool) -> Result<Collected> {
+        self.lock_exclusively()?;
+        let reachable = self.reachable()?;
+        let mut collected = Collected::default();
+        let mut doomed: Vec<PathBuf> = Vec::new();
+
+        for path in files(&self.root().join("cache/steps"))? {
+            let text = fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
+            if digests_in(&text).iter().any(|digest| !reachable.contains(digest)) {
+                collected.steps += 1;
+                doomed.push(path);
+            }
+        }
+        for path in files(&self.root().join("blobs/sha256"))? {
+            let named = path.file_name().and_then(|name| Digest::from_hex(&name.to_string_lossy()).ok());
+            if named.is_none_or(|digest| !reachable.contains(&digest)) {
+                collected.blobs += 1;
+                doomed.push(path);
+            }
+        }
+        for path in files(&self.downloads())? {
+            collected.downloads += 1;
+            doomed.push(path);
+        }
+        for path in &doomed {
+            collected.bytes += fs::metadata(path).map_err(StoreError::io("read", path))?.len();
+        }
+        if !dry_run {
+            // Step results go first (they are first in the list): one must never outlive its blobs.
+            for path in doomed {
+                fs::remove_file(&path).map_err(StoreError::io("remove", path))?;
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Every blob that something in `index.json` leads to.
+    fn reachable(&self) -> Result<HashSet<Digest>> {
+        let mut reachable = HashSet::new();
+        let mut queue: Vec<Descriptor> = self.read_index()?.manifests;
+        while let Some(descriptor) = queue.pop() {
+            if !reachable.insert(descriptor.digest) {
+                continue;
+            }
+            if [media_type::INDEX, media_type::MANIFEST].contains(&descriptor.media_type.as_str())
+                && self.has_blob(descriptor.digest)
+            {
+                let bytes = self.read_blob(descriptor.digest, DOCUMENT_MAX, "a document")?;
+                let document: serde_json::Value = serde_json::from_slice(&bytes)
+                    .map_err(|source| StoreError::Json { what: format!("blob {}", descriptor.digest), source })?;
+                for key in ["manifests", "layers", "config"] {
+                    let value = document.get(key).cloned().unwrap_or_default();
+                    let list =
+                        if value.is_object() { vec![value] } else { value.as_array().cloned().unwrap_or_default() };
+                    queue.extend(list.into_iter().filter_map(|it| serde_json::from_value::<Descriptor>(it).ok()));
+                }
+            }
+        }
+        Ok(reachable)
+    }
+}
+
+/// The digests that a step result names, wherever in it they stand, but for its own inputs' (`"key"` fields are not
+/// written into results).
+fn digests_in(text: &str) -> Vec<Digest> {
+    text.split('"').filter_map(|part| part.parse().ok()).collect()
+}
+
+fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).map_err(StoreError::io("read", directory))? {
+        paths.push(entry.map_err(StoreError::io("read", directory))?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,173 @@
+//! The store on disk: an OCI image layout with a step cache and a place for half-written files beside it.
+//!
+//! ```text
+//! oci-layout  index.json  blobs/sha256/<hex>      the layout that every OCI tool reads
+//! cache/steps/<hex>.json                          what a step with this key gave
+//! cache/downloads/                                upstream images on their way
+//! tmp/                                            files that are being written; never looked at by a reader
+//! lock                                            held shared while a process uses the store, exclusively by gc
+//! index.lock                                      held exclusively while index.json changes
+//! ```
+//!
+//! Every file appears whole or not at all: it is written in `tmp/`, synced, and renamed. A crash leaves files in `tmp/`
+//! only; the next process that finds itself alone removes them.
+
+use crate::{Result, StoreError};
+use std::{
+    fs::{self, File, TryLockError},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+const LAYOUT_FILE: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
+const EMPTY_INDEX: &[u8] =
+    b"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
+
+/// A store that is open: this process may read and add, and no `gc` runs meanwhile.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    /// Held for as long as the store is open; the kernel lets go of it when the process dies.
+    lock: File,
+}
+
+impl Store {
+    /// Opens the store at `root`, making it when there is nothing.
+    ///
+    /// Waits while another process runs `gc`.
+    ///
+    /// # Errors
+    /// When `root` cannot be written or holds something else.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Store> {
+        let root = root.into();
+        fs::create_dir_all(&root).map_err(StoreError::io("create", &root))?;
+        refuse_other_directories(&root)?;
+        for directory in ["blobs/sha256", "cache/steps", "cache/downloads", "tmp"] {
+            let path = root.join(directory);
+            fs::create_dir_all(&path).map_err(StoreError::io("create", path))?;
+        }
+        let lock = open_lock(&root.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {
+                // Alone: nobody writes in tmp/, so what lies there was left by a crash.
+                remove_contents(&root.join("tmp"))?;
+                lock.unlock().map_err(StoreError::io("unlock", root.join("lock")))?;
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => {
+                return Err(StoreError::Io { action: "lock", path: root.join("lock"), source });
+            }
+        }
+        lock.lock_shared().map_err(StoreError::io("lock", root.join("lock")))?;
+        let store = Store { root, lock };
+        let _changing = store.lock_index()?;
+        for (name, content) in [("index.json", EMPTY_INDEX), ("oci-layout", LAYOUT_FILE)] {
+            if !store.root.join(name).exists() {
+                store.write_whole(Path::new(name), content)?;
+            }
+        }
+        Ok(store)
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where downloads are kept on their way.
+    pub fn downloads(&self) -> PathBuf {
+        self.root.join("cache/downloads")
+    }
+
+    /// Turns the shared lock into an exclusive one for as long as the store is open.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process has the store open.
+    pub(crate) fn lock_exclusively(&self) -> Result<()> {
+        match self.lock.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse(self.root.clone())),
+            Err(TryLockError::Error(source)) => {
+                Err(StoreError::Io { action: "lock", path: self.root.join("lock"), source })
+            }
+        }
+    }
+
+    /// Waits for the right to change `index.json`; dropping the file gives it back.
+    pub(crate) fn lock_index(&self) -> Result<File> {
+        let path = self.root.join("index.lock");
+        let lock = open_lock(&path)?;
+        lock.lock().map_err(StoreError::io("lock", path))?;
+        Ok(lock)
+    }
+
+    /// A new file in `tmp/` that goes away when it is dropped. It is written as sparse as its writer likes, and is
+    /// never seen by a reader of the store.
+    pub fn temporary_file(&self) -> Result<tempfile::NamedTempFile> {
+        let directory = self.root.join("tmp");
+        tempfile::Builder::new()
+            .prefix("")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(&directory)
+            .map_err(StoreError::io("create a file in", directory))
+    }
+
+    /// Writes a small file so that a reader sees the old content or the new one, and a crash loses neither.
+    pub(crate) fn write_whole(&self, name: &Path, content: &[u8]) -> Result<()> {
+        let path = self.root.join(name);
+        let mut file = self.temporary_file()?;
+        file.write_all(content).map_err(StoreError::io("write", &path))?;
+        self.persist(file, &path)
+    }
+
+    /// Syncs a finished temporary file and gives it its name.
+    pub(crate) fn persist(&self, file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+        file.as_file().sync_all().map_err(StoreError::io("sync", path))?;
+        file.persist(path).map_err(|error| StoreError::Io {
+            action: "rename a file to",
+            path: path.into(),
+            source: error.error,
+        })?;
+        if let Some(directory) = path.parent() {
+            File::open(directory).and_then(|it| it.sync_all()).map_err(StoreError::io("sync", directory))?;
+        }
+        Ok(())
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(StoreError::io("open", path))
+}
+
+/// A directory is a store when it is empty or holds `oci-layout`; anything else is somebody's files.
+fn refuse_other_directories(root: &Path) -> Result<()> {
+    let layout = root.join("oci-layout");
+    if layout.exists() {
+        return Ok(());
+    }
+    // A store whose making was cut short holds only names of ours.
+    let ours = ["blobs", "cache", "tmp", "lock", "index.lock", "index.json"];
+    for entry in fs::read_dir(root).map_err(StoreError::io("read", root))? {
+        let entry = entry.map_err(StoreError::io("read", root))?;
+        if !ours.iter().any(|name| entry.file_name() == *name) {
+            let reason = format!("it holds `{}` and no `oci-layout`", entry.file_name().to_string_lossy());
+            return Err(StoreError::NotAStore { path: root.into(), reason });
+        }
+    }
+    Ok(())
+}
+
+fn remove_contents(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).map_err(StoreError::io("read", directory))? {
+        let path = entry.map_err(StoreError::io("read", directory))?.path();
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(StoreError::io("remove", path))?;
+    }
+    Ok(())
+}
