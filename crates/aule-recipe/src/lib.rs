@@ -1,0 +1,33 @@
+//! Recipes: what a build is made of, as people write it.
+//!
+//! A recipe is a YAML file; it extends another, has variants, and names local files, URLs and settings. [`load`] reads
+//! one with all that it extends and gives each variant as a [`Recipe`] with the [`Origins`] of every value. A mistake is
+//! a [`Diagnostic`] with file, line and column; all that are found come together as [`Diagnostics`].
+//!
+//! The crate does no I/O: files come through [`Sources`]. Whatever the input, it neither panics nor takes more memory
+//! and time than the bounds in [`limits`] allow.
+
+mod convert;
+mod diagnostic;
+pub mod limits;
+mod load;
+mod merge;
+mod origins;
+mod path;
+mod recipe;
+mod source;
+mod suggest;
+mod value;
+mod yaml;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Location, Snippet};
+pub use indexmap::IndexMap;
+pub use load::{Merged, RecipeSet, load};
+pub use origins::Origins;
+pub use path::{ImagePath, ImagePathError, LocalPath};
+pub use recipe::{
+    Base, Boot, CloudInit, Cmdline, Document, FileEntry, FileKind, Input, Output, Packages, Recipe, Root, RootOver,
+    Services, Writes,
+};
+pub use source::Sources;
+pub use value::{Mode, Principal, Sha256, Timestamp, Url, ValueError};
