@@ -2,6 +2,7 @@
 
 use crate::{
     DOCUMENT_MAX, Result, Store, StoreError,
+    index::subject_of,
     oci::{Descriptor, media_type},
 };
 use aule_tree::Digest;
@@ -38,8 +39,10 @@ impl Store {
         let mut doomed: Vec<PathBuf> = Vec::new();
 
         for path in files(&self.root().join("cache/steps"))? {
-            let text = fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
-            if digests_in(&text).iter().any(|digest| !reachable.contains(digest)) {
+            let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+            let kept =
+                crate::steps::blobs_of(&bytes).is_some_and(|blobs| blobs.iter().all(|it| reachable.contains(it)));
+            if !kept {
                 collected.steps += 1;
                 doomed.push(path);
             }
@@ -59,6 +62,7 @@ impl Store {
             collected.bytes += fs::metadata(path).map_err(StoreError::io("read", path))?.len();
         }
         if !dry_run {
+            self.remove_referrers(|subject| !reachable.contains(&subject))?;
             // Step results go first (they are first in the list): one must never outlive its blobs.
             for path in doomed {
                 fs::remove_file(&path).map_err(StoreError::io("remove", path))?;
@@ -70,7 +74,16 @@ impl Store {
     /// Every blob that something in `index.json` leads to.
     fn reachable(&self) -> Result<HashSet<Digest>> {
         let mut reachable = HashSet::new();
-        let mut queue: Vec<Descriptor> = self.read_index()?.manifests;
+        let (referrers, mut queue): (Vec<_>, Vec<_>) =
+            self.read_index()?.manifests.into_iter().partition(|it| subject_of(it).is_some());
+        self.follow(&mut queue, &mut reachable)?;
+        // A referrer lives as long as what it refers to.
+        queue.extend(referrers.into_iter().filter(|it| subject_of(it).is_some_and(|it| reachable.contains(&it))));
+        self.follow(&mut queue, &mut reachable)?;
+        Ok(reachable)
+    }
+
+    fn follow(&self, queue: &mut Vec<Descriptor>, reachable: &mut HashSet<Digest>) -> Result<()> {
         while let Some(descriptor) = queue.pop() {
             if !reachable.insert(descriptor.digest) {
                 continue;
@@ -89,14 +102,8 @@ impl Store {
                 }
             }
         }
-        Ok(reachable)
+        Ok(())
     }
-}
-
-/// The digests that a step result names, wherever in it they stand, but for its own inputs' (`"key"` fields are not
-/// written into results).
-fn digests_in(text: &str) -> Vec<Digest> {
-    text.split('"').filter_map(|part| part.parse().ok()).collect()
 }
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {

@@ -1,13 +1,14 @@
 //! `index.json`: the refs of the store with their older generations, and referrers.
 //!
 //! The current generation of a ref carries `org.opencontainers.image.ref.name`, by which skopeo and podman find it.
-//! Every generation carries `dev.aule.ref` and `dev.aule.generation`, a number that only grows. Entries of other tools
-//! are left as they are.
+//! Every generation carries `dev.aule.ref` and `dev.aule.generation`, a number that only grows. A referrer carries
+//! `dev.aule.subject`, so that it is found without being opened. Entries of other tools are left as they are.
 
 use crate::{
     Reference, Result, Store, StoreError,
     oci::{Descriptor, Index, REF_NAME},
 };
+use aule_tree::Digest;
 use std::{fs, path::Path};
 
 /// How many generations of a ref are kept, the current one among them.
@@ -15,6 +16,7 @@ pub const GENERATIONS_KEPT: usize = 5;
 
 const OWN_REF: &str = "dev.aule.ref";
 const GENERATION: &str = "dev.aule.generation";
+const SUBJECT: &str = "dev.aule.subject";
 
 /// One generation of a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,11 @@ pub struct Generation {
     pub current: bool,
     /// The index or manifest.
     pub descriptor: Descriptor,
+}
+
+/// What an entry of the index refers to, if it is a referrer.
+pub(crate) fn subject_of(descriptor: &Descriptor) -> Option<Digest> {
+    descriptor.annotations.get(SUBJECT)?.parse().ok()
 }
 
 fn generation(descriptor: &Descriptor) -> Option<Generation> {
@@ -131,20 +138,30 @@ impl Store {
         })
     }
 
-    /// Adds a manifest that refers to another (its `subject`), found by scanning the index. One with the same digest
-    /// is not added twice.
-    pub fn add_referrer(&self, descriptor: &Descriptor) -> Result<()> {
+    /// Adds a manifest that refers to `subject`. It takes the place of an older one of the same artifact type.
+    pub fn set_referrer(&self, subject: Digest, descriptor: &Descriptor) -> Result<()> {
+        let mut descriptor = descriptor.clone();
+        descriptor.annotations.insert(SUBJECT.into(), subject.to_string());
         self.change_index(|manifests| {
-            if !manifests.iter().any(|it| it.digest == descriptor.digest) {
-                manifests.push(descriptor.clone());
+            if !manifests.contains(&descriptor) {
+                manifests.retain(|it| subject_of(it) != Some(subject) || it.artifact_type != descriptor.artifact_type);
+                manifests.push(descriptor);
             }
             Ok(())
         })
     }
 
-    /// Entries of the index that are no ref: referrers and what other tools put there.
-    pub fn unnamed_manifests(&self) -> Result<Vec<Descriptor>> {
-        Ok(self.read_index()?.manifests.into_iter().filter(|it| generation(it).is_none()).collect())
+    /// What refers to `subject`.
+    pub fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
+        Ok(self.read_index()?.manifests.into_iter().filter(|it| subject_of(it) == Some(subject)).collect())
+    }
+
+    /// Forgets the referrers of subjects that are `gone`.
+    pub(crate) fn remove_referrers(&self, gone: impl Fn(Digest) -> bool) -> Result<()> {
+        self.change_index(|manifests| {
+            manifests.retain(|it| !subject_of(it).is_some_and(&gone));
+            Ok(())
+        })
     }
 
     /// What a reference stands for.

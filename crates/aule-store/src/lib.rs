@@ -3,6 +3,7 @@
 //! See [`Store`] for the files, [`layer`] for the form of a layer blob, and `docs/layers.md` for why it is so.
 
 mod blob;
+mod build;
 mod error;
 mod gc;
 mod index;
@@ -14,6 +15,7 @@ pub mod layer;
 pub mod oci;
 
 pub use blob::{BlobWriter, DOCUMENT_MAX};
+pub use build::{ARTIFACT_NAME, Build, FORMAT};
 pub use error::{Result, StoreError};
 pub use gc::Collected;
 pub use index::{GENERATIONS_KEPT, Generation};

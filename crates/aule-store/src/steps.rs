@@ -2,32 +2,47 @@
 
 use crate::{Result, Store, StoreError};
 use aule_tree::Digest;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{fs, io, path::PathBuf};
 
 /// The key of a step: a digest over everything that decides its result.
 pub type StepKey = Digest;
+
+/// The file of a step result.
+#[derive(Serialize, Deserialize)]
+struct StepFile<T> {
+    /// The blobs that the result needs; it counts only as long as they are there.
+    blobs: Vec<Digest>,
+    result: T,
+}
+
+/// The blobs that a step result needs; `None` when it cannot be understood.
+pub(crate) fn blobs_of(bytes: &[u8]) -> Option<Vec<Digest>> {
+    serde_json::from_slice::<StepFile<serde::de::IgnoredAny>>(bytes).ok().map(|file| file.blobs)
+}
 
 impl Store {
     fn step_path(&self, key: StepKey) -> PathBuf {
         PathBuf::from("cache/steps").join(format!("{}.json", key.hex()))
     }
 
-    /// What the step gave, if it ran before.
+    /// What the step gave, if it ran before and all its blobs are still there.
     ///
     /// A file that cannot be understood counts as absent: the step runs again and writes it anew.
     pub fn step_result<T: DeserializeOwned>(&self, key: StepKey) -> Result<Option<T>> {
         let path = self.root().join(self.step_path(key));
-        match fs::read(&path) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StoreError::Io { action: "read", path, source }),
-        }
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StoreError::Io { action: "read", path, source }),
+        };
+        let file = serde_json::from_slice::<StepFile<T>>(&bytes).ok();
+        Ok(file.filter(|it| it.blobs.iter().all(|blob| self.has_blob(*blob))).map(|it| it.result))
     }
 
-    /// Remembers what a step gave. Every blob that the result names must be in the store by now.
-    pub fn set_step_result(&self, key: StepKey, result: &impl Serialize) -> Result<()> {
-        let bytes = serde_json::to_vec(result)
+    /// Remembers what a step gave. Every blob that the result needs must be in the store by now.
+    pub fn set_step_result(&self, key: StepKey, blobs: &[Digest], result: &impl Serialize) -> Result<()> {
+        let bytes = serde_json::to_vec(&StepFile { blobs: blobs.to_vec(), result })
             .map_err(|source| StoreError::Json { what: format!("the result of step {key}"), source })?;
         self.write_whole(&self.step_path(key), &bytes)
     }
