@@ -163,6 +163,12 @@ impl Diagnostics {
         self.0.iter()
     }
 
+    /// Adds the same hint to each.
+    pub(crate) fn with_help(mut self, help: &str) -> Self {
+        self.0.iter_mut().for_each(|diagnostic| diagnostic.help.push(help.to_owned()));
+        self
+    }
+
     /// The first mistake.
     pub fn first(&self) -> Option<&Diagnostic> {
         self.0.first()

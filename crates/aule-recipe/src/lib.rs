@@ -17,6 +17,7 @@ mod path;
 mod recipe;
 mod source;
 mod suggest;
+mod user_data;
 mod value;
 mod yaml;
 
@@ -30,4 +31,5 @@ pub use recipe::{
     Services, Writes,
 };
 pub use source::Sources;
+pub use user_data::merge_user_data;
 pub use value::{Mode, Principal, Sha256, Timestamp, Url, ValueError};

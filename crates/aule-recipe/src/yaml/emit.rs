@@ -21,6 +21,16 @@ pub(crate) fn emit(node: &Node, comments: Option<Comments<'_>>) -> String {
     emitter.out
 }
 
+/// Writes a document that is a map.
+pub(crate) fn emit_map(map: &Map) -> String {
+    if map.is_empty() {
+        return String::from("{}\n");
+    }
+    let mut emitter = Emitter { out: String::new(), comments: None };
+    emitter.map(map, 0, "", false);
+    emitter.out
+}
+
 /// The way to write a string of ours: plain where nothing can mistake it, a block where it has lines, else quoted.
 pub(crate) fn scalar_for(text: &str) -> (String, Style) {
     let is_plain_string = yaml11_is_string(text) && core(text, Style::Plain, None) == resolve::Core::String;
@@ -80,6 +90,7 @@ impl Emitter<'_> {
                 self.indent(indent);
             }
             let (name, key) = match &entry.key.value {
+                Value::Scalar { text, style: Style::Plain } if text.is_empty() => ("", String::from("~")),
                 Value::Scalar { text, style } => (text.as_str(), one_line(text, *style)),
                 // The parser takes no other keys.
                 _ => ("", String::from("\"\"")),
