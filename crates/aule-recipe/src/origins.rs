@@ -29,6 +29,11 @@ impl Origins {
         self.span(key).map(|span| self.sources.location(span))
     }
 
+    /// As [`get`](Self::get), without enclosing values.
+    pub(crate) fn exact(&self, key: &str) -> Option<Location> {
+        self.spans.get(key).map(|span| self.sources.location(*span))
+    }
+
     /// A mistake in the value at a key path, found later than the recipe was read: a missing overlay, a unit that the
     /// image does not have. It shows the line like any other.
     pub fn diagnostic(&self, key: &str, message: impl Into<String>) -> Diagnostic {

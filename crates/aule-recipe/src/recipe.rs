@@ -259,6 +259,18 @@ pub enum Output {
     Disk,
 }
 
+impl Output {
+    /// The name in a recipe, and of the artifact.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::NfsRoot => "nfs-root",
+            Self::Oci => "oci",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 impl Recipe {
     /// Every file and directory of this machine that the recipe reads, the base's included, in the recipe's order;
     /// a path that is named twice comes twice.

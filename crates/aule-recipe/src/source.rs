@@ -34,6 +34,11 @@ pub(crate) struct Span {
     pub(crate) length: u32,
 }
 
+impl Span {
+    /// The place of what nobody wrote.
+    pub(crate) const NOWHERE: Self = Self { file: FileId(usize::MAX), line: 1, column: 1, length: 1 };
+}
+
 /// One file that was read.
 #[derive(Debug)]
 pub(crate) struct SourceFile {

@@ -3,8 +3,9 @@
 /// Longest name that is compared; a longer one is no slip of the pen.
 const MAX_LENGTH: usize = 64;
 
-/// The known name nearest to `written`, if one is near enough to be a slip of the pen.
-pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The known name nearest to `written`, if one is near enough to be a slip of the pen: at most a third of its letters
+/// wrong, or its beginning. Case, `-` and `_` count for nothing.
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if written.is_empty() || written.len() > MAX_LENGTH {
         return None;
     }

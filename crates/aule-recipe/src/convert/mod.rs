@@ -35,7 +35,7 @@ pub(crate) mod keys {
         "variants",
     ];
     pub(crate) const VARIANT: &[&str] =
-        &["base", "date", "packages", "overlays", "files", "services", "boot", "cloud_init", "root", "outputs"];
+        &["date", "packages", "overlays", "files", "services", "boot", "cloud_init", "root", "outputs"];
     pub(crate) const BASE: &[&str] = &["image", "sha256", "checksums", "signature", "keyring"];
     pub(crate) const PACKAGES: &[&str] = &["install", "remove"];
     pub(crate) const FILE: &[&str] =

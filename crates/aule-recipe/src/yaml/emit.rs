@@ -4,7 +4,7 @@
 use super::{Map, Node, Style, Tag, Value, core, resolve, yaml11_is_string};
 
 /// Gives the comment for the node at a key path, or none.
-pub(crate) type Comments<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Comments<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Writes a tree, with a comment after each node for which `comments` gives one. The result ends with a line break.
 pub(crate) fn emit(node: &Node, comments: Option<Comments<'_>>) -> String {

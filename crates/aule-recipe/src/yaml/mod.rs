@@ -7,7 +7,7 @@ mod resolve;
 
 use indexmap::IndexMap;
 
-pub(crate) use emit::{Comments, emit, emit_map, scalar_for};
+pub(crate) use emit::{emit, emit_map, scalar_for};
 pub(crate) use parse::{KeyRule, parse};
 pub(crate) use resolve::{Core, core, yaml11_is_string};
 
