@@ -3,8 +3,7 @@
 //! The types here are the shape of a file; [`crate::Recipe`] is what is left after merging and checking. A test holds the
 //! keys of both together. The schema knows no merge and no `!replace`, so nothing is required by it.
 
-// The types exist for their derived schema; nobody makes a value of them.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "the types exist for their derived schema; nobody makes a value of them")]
 
 use std::collections::BTreeMap;
 

@@ -105,7 +105,7 @@ impl SourceFile {
     fn line(&self, line: u32) -> &str {
         let index = (line as usize).saturating_sub(1);
         let start = self.line_starts.get(index).copied().unwrap_or(self.text.len());
-        let rest = self.text.get(start..).unwrap_or("");
-        rest.split('\n').next().unwrap_or("").trim_end_matches('\r')
+        let end = self.line_starts.get(index + 1).map_or(self.text.len(), |next| next - 1);
+        self.text.get(start..end).unwrap_or("").trim_end_matches('\r')
     }
 }

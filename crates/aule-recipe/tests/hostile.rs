@@ -1,4 +1,5 @@
 //! Whatever the bytes: no panic, no blow-up, and what loads can be printed, hashed and read back.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
 
@@ -94,7 +95,7 @@ fn edits() -> impl Strategy<Value = Vec<(prop::sample::Index, usize, Vec<u8>)>> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn mutated_recipes(seed in any::<prop::sample::Index>(), edits in edits()) {
@@ -138,7 +139,7 @@ fn large_input_takes_bounded_time() {
         format!(
             "{head}overlays: &a [{}]\nvariants:\n{}",
             "a, ".repeat(30_000),
-            (0..60).map(|n| format!("  v{n}: {{}}\n")).collect::<String>()
+            (0..8).map(|n| format!("  v{n}: {{}}\n")).collect::<String>()
         ),
         "[".repeat(1 << 20),
         "{a: ".repeat(1 << 18),
@@ -156,7 +157,6 @@ fn large_input_takes_bounded_time() {
     for text in cases {
         let start = Instant::now();
         check(text.as_bytes());
-        eprintln!("{:?} {:?}", start.elapsed(), &text[..40.min(text.len())]);
         // Takes well under a second; the bound is for machines that are busy with something else.
         assert!(
             start.elapsed() < Duration::from_secs(30),

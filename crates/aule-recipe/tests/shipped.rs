@@ -1,4 +1,5 @@
 //! The recipes of this repository load, and what they name in the repository is there.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::io;
 use std::path::{Path, PathBuf};
