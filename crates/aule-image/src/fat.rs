@@ -6,6 +6,8 @@ mod boot_sector;
 mod codepage;
 mod directory;
 
+pub(crate) use directory::{checksum, days};
+
 use crate::{
     Entry, EntryKind, FileHandle, Filesystem, FilesystemError, ReadAt,
     bytes::{u16_at, u32_at},
