@@ -28,9 +28,10 @@ def lists(key, base, over):
     if key == "users":
         out = []
         for user in base + over:
-            name = user["name"] if isinstance(user, dict) else user
+            name = user.get("name") if isinstance(user, dict) else user
             for i, known in enumerate(out):
-                if shape(known["name"] if isinstance(known, dict) else known) == shape(name):
+                known_name = known.get("name") if isinstance(known, dict) else known
+                if name is not None and shape(known_name) == shape(name):
                     if isinstance(user, dict):
                         out[i] = nodes(None, known, user)
                     break
