@@ -18,10 +18,12 @@ mod compress;
 mod contents;
 mod table;
 mod tar_header;
+mod verify;
 mod writer;
 
 pub use contents::{ContentError, Contents};
 pub use table::{Frame, LayerTable, TableEntry};
+pub use verify::{LayerCheck, LayerProblem};
 pub use writer::{Archive, ArchiveOptions, ArchiveWriter};
 
 /// How many bytes of a file's content go into one frame.

@@ -18,7 +18,7 @@ const FOOTER: usize = 8 + 3 * 8 + 32;
 const TABLE_MAX: u64 = 512 << 20;
 
 /// A zstd frame within a layer blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Frame {
     /// Where it starts in the blob.
     pub offset: u64,
