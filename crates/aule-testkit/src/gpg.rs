@@ -61,6 +61,17 @@ impl Gpg {
         self.run(&[form, users].concat(), b"")
     }
 
+    /// The revocation certificate that gpg made along with the only key, ready to be imported.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn revocation(&self) -> Vec<u8> {
+        let mut files = std::fs::read_dir(self.home().join("openpgp-revocs.d")).unwrap();
+        let text = std::fs::read_to_string(files.next().unwrap().unwrap().path()).unwrap();
+        // A colon keeps people from importing it by accident.
+        text.replace(":-----BEGIN", "-----BEGIN").into_bytes()
+    }
+
     /// A detached signature of `data` by `user` at the time `at`.
     ///
     /// # Panics
