@@ -1,0 +1,61 @@
+//! The root filesystem as a runnable `linux/arm64` image, and the index that is the build.
+
+use crate::{FORMAT_VERSION, Result, rfc3339, stage::LayerRecord};
+use aule_store::{
+    ARTIFACT_NAME, FORMAT, Store,
+    oci::{Annotations, Descriptor, History, ImageConfig, Index, Manifest, Platform, RootFs, RunConfig, media_type},
+};
+use aule_tree::Timestamp;
+
+/// The artifact type of a build's index.
+pub(crate) const BUILD: &str = "application/vnd.aule.build.v1";
+
+/// Puts configuration and manifest of the image that `layers` make up in the store. `names` says which step made each.
+pub(crate) fn put_image(store: &Store, layers: &[LayerRecord], names: &[&str], date: Timestamp) -> Result<Descriptor> {
+    let created = rfc3339(date);
+    let config = ImageConfig {
+        created: Some(created.clone()),
+        architecture: "arm64".into(),
+        os: "linux".into(),
+        config: RunConfig {
+            cmd: vec!["/sbin/init".into()],
+            env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
+            labels: Annotations::new(),
+        },
+        rootfs: RootFs { kind: "layers".into(), diff_ids: layers.iter().map(|layer| layer.diff_id).collect() },
+        history: names
+            .iter()
+            .map(|name| History { created: Some(created.clone()), created_by: format!("aule: {name}") })
+            .collect(),
+    };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media_type::MANIFEST.into(),
+        artifact_type: None,
+        config: store.put_document(media_type::CONFIG, &config)?,
+        layers: layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+        subject: None,
+        annotations: Annotations::new(),
+    };
+    let mut descriptor = store.put_document(media_type::MANIFEST, &manifest)?;
+    descriptor.platform = Some(Platform { architecture: "arm64".into(), os: "linux".into() });
+    descriptor.annotations.insert(ARTIFACT_NAME.into(), "oci".into());
+    Ok(descriptor)
+}
+
+/// Puts the index in the store: its digest is the identity of the build.
+pub(crate) fn put_index(store: &Store, recipe: &str, variant: &str, manifests: Vec<Descriptor>) -> Result<Descriptor> {
+    let annotations = Annotations::from([
+        (FORMAT.to_owned(), FORMAT_VERSION.to_string()),
+        ("dev.aule.recipe".to_owned(), recipe.to_owned()),
+        ("dev.aule.variant".to_owned(), variant.to_owned()),
+    ]);
+    let index = Index {
+        schema_version: 2,
+        media_type: media_type::INDEX.into(),
+        artifact_type: Some(BUILD.into()),
+        manifests,
+        annotations,
+    };
+    Ok(store.put_document(media_type::INDEX, &index)?)
+}

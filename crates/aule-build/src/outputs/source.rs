@@ -1,0 +1,202 @@
+//! The `source` artifact: everything that a build needs to be made again, but for the base layer, which the build holds.
+//!
+//! An archive with `recipe.json` (canonical), `lock`, `base.json`, `inputs.json` and the local inputs below `inputs/`.
+//! Modes are normalised and times zero, as they have no say in a build.
+
+use crate::{
+    BuildError, Result,
+    import::BaseInfo,
+    inputs::{Bytes, InputEntry, InputKind, Inputs},
+    outputs::artifact::{self, types},
+    stage::LayerRecord,
+};
+use aule_recipe::{FileKind, LocalPath, Recipe};
+use aule_store::{
+    Build, Store,
+    layer::{ArchiveOptions, ArchiveWriter, Contents},
+    oci::{Annotations, Descriptor},
+};
+use aule_tree::{Inode, Kind, LayerEntry, Metadata, Timestamp, Tree, TreePath, What};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, io};
+
+/// The base as a build remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SourceBase {
+    pub(crate) layer: LayerRecord,
+    pub(crate) info: BaseInfo,
+}
+
+/// Where each local input lies in the archive, by the name that the recipe gives it.
+type InputNames = BTreeMap<String, String>;
+
+/// What a source holds beside the inputs.
+pub(crate) struct Source {
+    pub(crate) recipe: Recipe,
+    pub(crate) variant: String,
+    pub(crate) lock: Vec<u8>,
+    pub(crate) base: SourceBase,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    variant: String,
+    base: SourceBase,
+    inputs: InputNames,
+}
+
+/// The local inputs that go into the artifact: not the base image, which stands in the base layer, and its checksums.
+fn kept_inputs(recipe: &Recipe) -> Vec<&LocalPath> {
+    let base = &recipe.base;
+    let of_base: Vec<&LocalPath> = [Some(&base.image), base.checksums.as_ref(), base.signature.as_ref()]
+        .into_iter()
+        .flatten()
+        .filter_map(|input| input.as_local())
+        .chain(&base.keyring)
+        .collect();
+    let mut kept: Vec<&LocalPath> =
+        recipe.local_inputs().into_iter().filter(|input| !of_base.contains(input)).collect();
+    kept.sort();
+    kept.dedup();
+    kept
+}
+
+/// Writes the artifact.
+pub(crate) fn make(store: &Store, source: &Source, inputs: &dyn Inputs, jobs: usize) -> Result<Descriptor> {
+    let overlays: Vec<&LocalPath> = source.recipe.overlays.iter().collect();
+    let names: InputNames = kept_inputs(&source.recipe)
+        .into_iter()
+        .enumerate()
+        .map(|(number, input)| (input.name().to_owned(), format!("inputs/{number}")))
+        .collect();
+    let header = Header { variant: source.variant.clone(), base: source.base.clone(), inputs: names.clone() };
+    let header =
+        serde_json::to_vec_pretty(&header).map_err(|_| BuildError::Internal("the source cannot be written as JSON"))?;
+    let recipe = aule_recipe::canonical(&source.recipe);
+
+    let options = ArchiveOptions { jobs, table: true, diff_id: false };
+    let archive = ArchiveWriter::write(store, options, |writer| {
+        put_directory(writer, &TreePath::root())?;
+        // Canonical order: "inputs" < "lock" < "recipe.json" < "source.json".
+        put_directory(writer, &TreePath::new("inputs")?)?;
+        for input in kept_inputs(&source.recipe) {
+            let Some(place) = names.get(input.name()) else { continue };
+            let place = TreePath::new(place)?;
+            let failed = |source| BuildError::ReadInput { path: place.clone(), source };
+            if overlays.contains(&input) {
+                put_directory(writer, &place)?;
+                let mut entries = inputs.directory(input).map_err(failed)?;
+                entries.sort_by(|a, b| TreePath::new(&a.path).ok().cmp(&TreePath::new(&b.path).ok()));
+                for entry in entries {
+                    put(writer, &place.join(&entry.path)?, &entry.kind)?;
+                }
+            } else {
+                put(writer, &place, &inputs.file(input).map_err(failed)?)?;
+            }
+        }
+        for (name, bytes) in [("lock", &source.lock), ("recipe.json", &recipe), ("source.json", &header)] {
+            let metadata = Metadata::root_owned(0o644, Timestamp::default());
+            writer.file(TreePath::new(name)?, metadata, bytes.len() as u64, None, &mut bytes.as_slice())?;
+        }
+        Ok::<_, BuildError>(())
+    })?;
+    let files = vec![artifact::file(types::SOURCE_ARCHIVE, "source.tar.zst", archive.digest, archive.size)];
+    artifact::put(store, "source", types::SOURCE, files, Annotations::new(), None)
+}
+
+fn put_directory(writer: &mut ArchiveWriter, path: &TreePath) -> Result<()> {
+    let inode = Inode { metadata: Metadata::root_owned(0o755, Timestamp::default()), kind: Kind::Directory };
+    Ok(writer.entry(LayerEntry { path: path.clone(), what: What::Node(inode) })?)
+}
+
+fn put(writer: &mut ArchiveWriter, path: &TreePath, kind: &InputKind) -> Result<()> {
+    let metadata = |mode| Metadata::root_owned(mode, Timestamp::default());
+    match kind {
+        InputKind::Directory => put_directory(writer, path),
+        InputKind::Symlink(target) => {
+            let inode = Inode { metadata: metadata(0o777), kind: Kind::Symlink(target.clone()) };
+            Ok(writer.entry(LayerEntry { path: path.clone(), what: What::Node(inode) })?)
+        }
+        InputKind::File { bytes, executable } => {
+            let failed = |source| BuildError::ReadInput { path: path.clone(), source };
+            let (_, size) = bytes.digest().map_err(failed)?;
+            let mode = if *executable { 0o755 } else { 0o644 };
+            let mut reader = bytes.open().map_err(failed)?;
+            Ok(writer.file(path.clone(), metadata(mode), size, None, &mut reader)?)
+        }
+    }
+}
+
+/// The inputs of an earlier build, read from its source artifact.
+pub(crate) struct ArchivedInputs {
+    tree: Tree,
+    contents: Contents,
+    names: InputNames,
+}
+
+/// The largest single input that is read back.
+const INPUT_MAX: u64 = 1 << 30;
+
+/// Opens the source artifact of a build.
+pub(crate) fn open(store: &Store, build: &Build) -> Result<(Source, ArchivedInputs)> {
+    let broken = |reason: &str| BuildError::NotABuild(build.descriptor.digest, reason.into());
+    let manifest = build.artifact_manifest(store, "source")?.ok_or_else(|| broken("it has no `source` artifact"))?;
+    let archive = manifest.layers.first().ok_or_else(|| broken("its `source` artifact is empty"))?;
+    let (tree, contents) = Contents::open(store, &[archive.digest])?;
+    let read = |name: &str| -> Result<Vec<u8>> {
+        let content = tree.get(&TreePath::new(name)?).and_then(Inode::content).cloned();
+        let content = content.ok_or_else(|| broken(&format!("its source lacks `{name}`")))?;
+        Ok(contents.read(&content, INPUT_MAX)?)
+    };
+    let header: Header =
+        serde_json::from_slice(&read("source.json")?).map_err(|error| broken(&format!("source.json: {error}")))?;
+    let recipe = aule_recipe::from_canonical(&read("recipe.json")?)?;
+    let lock = read("lock")?;
+    let source = Source { recipe, variant: header.variant, lock, base: header.base };
+    Ok((source, ArchivedInputs { tree, contents, names: header.inputs }))
+}
+
+impl ArchivedInputs {
+    fn place(&self, path: &LocalPath) -> io::Result<TreePath> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "the source of the build does not have it");
+        TreePath::new(self.names.get(path.name()).ok_or_else(missing)?).map_err(io::Error::other)
+    }
+
+    fn kind(&self, inode: &Inode) -> io::Result<InputKind> {
+        Ok(match &inode.kind {
+            Kind::Directory => InputKind::Directory,
+            Kind::Symlink(target) => InputKind::Symlink(target.clone()),
+            Kind::File(content) => InputKind::File {
+                bytes: Bytes::Memory(self.contents.read(content, INPUT_MAX).map_err(io::Error::other)?.into()),
+                executable: inode.metadata.mode & 0o100 != 0,
+            },
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "an input is a device")),
+        })
+    }
+}
+
+impl Inputs for ArchivedInputs {
+    fn file(&self, path: &LocalPath) -> io::Result<InputKind> {
+        match self.tree.get(&self.place(path)?) {
+            Some(inode) => self.kind(inode),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn directory(&self, path: &LocalPath) -> io::Result<Vec<InputEntry>> {
+        let top = self.place(path)?;
+        let mut entries = Vec::new();
+        for (path, _, inode) in self.tree.subtree(&top) {
+            if let Some(inner) = path.strip_prefix(&top).filter(|inner| !inner.is_root()) {
+                entries.push(InputEntry { path: inner.as_bytes().to_vec(), kind: self.kind(inode)? });
+            }
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+}
+
+/// Whether the recipe fetches files, whose bytes stand in the layers only.
+pub(crate) fn fetches(recipe: &Recipe) -> bool {
+    recipe.files.values().any(|entry| matches!(entry.kind, FileKind::Url { .. }))
+}

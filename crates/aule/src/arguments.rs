@@ -1,0 +1,201 @@
+//! The arguments of every command.
+
+use crate::output::Format;
+use clap::{Args, Parser, Subcommand};
+use std::{ffi::OsString, path::PathBuf};
+
+/// Builds netboot artifacts for Raspberry Pi clusters from an upstream image and a recipe.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// The store [default: $AULE_STORE, else $XDG_DATA_HOME/aule/store]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+
+    /// How the result is written to stdout
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub(crate) format: Format,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a recipe: every variant, or those that are named
+    Build(BuildArguments),
+    /// Resolve what a recipe fetches and write its lock file
+    Lock(LockArguments),
+    /// Check a recipe against its image without building outputs
+    Check(CheckArguments),
+    /// Look at recipes
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
+    /// List the builds in the store
+    List,
+    /// Give a build one more name
+    Tag {
+        /// The build
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// The new name, such as `lab:stable`
+        name: String,
+    },
+    /// Forget a name with all its generations
+    Rm {
+        /// The name, such as `lab:netboot`
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Make a name stand for its generation before the current one
+    Rollback {
+        /// The name
+        name: String,
+    },
+    /// Show what a build is made of
+    Inspect {
+        /// The build
+        #[arg(value_name = "REF")]
+        reference: String,
+    },
+    /// List files of a build's root
+    Ls {
+        /// The build
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// A directory or file
+        #[arg(default_value = "/")]
+        path: OsString,
+        /// Everything below, too
+        #[arg(short, long)]
+        recursive: bool,
+    },
+    /// Write a file of a build's root to stdout
+    Cat {
+        /// The build
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// The file
+        path: OsString,
+    },
+    /// Compare the roots of two builds
+    Diff {
+        /// The older build
+        #[arg(value_name = "A")]
+        old: String,
+        /// The newer build
+        #[arg(value_name = "B")]
+        new: String,
+        /// Do not show how the content of text files differs
+        #[arg(long)]
+        brief: bool,
+    },
+    /// Say where a path of a build comes from: layer, step, line of the recipe
+    Why {
+        /// The build
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// The path
+        path: OsString,
+    },
+    /// Show the largest directories of a build, by layer
+    Size {
+        /// The build
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// How many directories are shown
+        #[arg(long, default_value_t = 20)]
+        top: usize,
+        /// How deep directories are told apart
+        #[arg(long, default_value_t = 3)]
+        depth: usize,
+    },
+    /// Read every byte of a build again and check its digests
+    Verify {
+        /// The build
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// Also build it again from its own source, and compare
+        #[arg(long)]
+        rebuild: bool,
+    },
+    /// Write a build's files for other servers: boot.img, boot/, root.tar.zst, seed/
+    Export {
+        /// The build
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// Where to; made if it is not there
+        #[arg(long, short, value_name = "DIR")]
+        output: PathBuf,
+    },
+    /// Remove what no name leads to
+    Gc {
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Arguments of `build`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// Build this variant only; may be given several times
+    #[arg(long = "variant", value_name = "V")]
+    pub(crate) variants: Vec<String>,
+    /// Take this local image in place of the recipe's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base: Option<PathBuf>,
+    /// Fail if the lock would have to change
+    #[arg(long, conflicts_with = "update")]
+    pub(crate) locked: bool,
+    /// Resolve again what is locked: everything, or the URLs that are named
+    #[arg(long, value_name = "NAME", num_args = 0..)]
+    pub(crate) update: Option<Vec<String>>,
+    /// How many threads work [default: one a processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) jobs: Option<u16>,
+}
+
+/// Arguments of `lock`.
+#[derive(Debug, Args)]
+pub(crate) struct LockArguments {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// Resolve again what is locked: everything, or the URLs that are named
+    #[arg(long, value_name = "NAME", num_args = 0..)]
+    pub(crate) update: Option<Vec<String>>,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// Check this variant only; may be given several times
+    #[arg(long = "variant", value_name = "V")]
+    pub(crate) variants: Vec<String>,
+    /// Take this local image in place of the recipe's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base: Option<PathBuf>,
+}
+
+/// What to do with recipes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecipeCommand {
+    /// Show the merged recipe
+    Show {
+        /// The recipe
+        recipe: PathBuf,
+        /// The variant; needed only where there are several
+        #[arg(long, value_name = "V")]
+        variant: Option<String>,
+        /// Also show the file and line that each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Print the JSON Schema of recipes, for editors
+    Schema,
+}

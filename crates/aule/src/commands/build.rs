@@ -1,0 +1,68 @@
+//! `aule build`.
+
+use super::recipe::{LockFile, load};
+use crate::{
+    arguments::BuildArguments,
+    environment,
+    failure::Failure,
+    output::{self, Format},
+    progress::Story,
+};
+use aule_build::{BuildOutcome, BuildRequest, LocalInputs, LockMode, build};
+use std::path::PathBuf;
+
+#[derive(serde::Serialize)]
+struct Builds {
+    builds: Vec<BuildOutcome>,
+}
+
+/// Builds the variants that are named, or all.
+pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: Format) -> Result<(), Failure> {
+    let (set, variants) = load(&arguments.recipe, &arguments.variants)?;
+    let mut lock = LockFile::read(&arguments.recipe)?;
+    let mode = if arguments.locked { LockMode::Locked } else { LockMode::Add };
+    lock.forget(arguments.update.as_deref())?;
+    let store = environment::store(store)?;
+    let story = Story::new();
+    let mut builds = Vec::new();
+    for merged in &variants {
+        story.say(&format!("{:>9} {}:{}", "building", set.name(), merged.variant));
+        let request = BuildRequest {
+            store: &store,
+            inputs: &LocalInputs,
+            jobs: environment::jobs(arguments.jobs.map(usize::from)),
+            base: arguments.base.clone(),
+            network: environment::network(),
+            now: environment::now(),
+            lock: lock.for_build(),
+            lock_mode: mode,
+            observer: &story,
+        };
+        let outcome = build(&request, merged)?;
+        lock.add(&outcome.lock);
+        if arguments.base.is_some() {
+            story.say(&format!("{:>9} the image was given with --base and not verified", "note"));
+        }
+        builds.push(outcome);
+    }
+    story.end();
+    // Only when all variants were built is it known what the lock holds in vain.
+    if builds.len() == set.variants().len() {
+        lock.keep_only(&variants);
+    }
+    if mode == LockMode::Add {
+        lock.write()?;
+    }
+    match format {
+        Format::Json => output::json(&Builds { builds }),
+        Format::Text => builds.iter().try_for_each(show),
+    }
+}
+
+fn show(build: &BuildOutcome) -> Result<(), Failure> {
+    output::line(format!("{} {}", build.reference, build.digest))?;
+    for artifact in &build.artifacts {
+        output::line(format!("  {:<9} {:>11}  {}", artifact.name, output::size(artifact.size), artifact.digest))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! One module a command.
+
+mod build;
+mod lock;
+mod look;
+mod recipe;
+
+use crate::{
+    arguments::{Arguments, Command},
+    failure::Failure,
+};
+
+/// Runs the command that the arguments name.
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { command, store, format } = arguments;
+    match command {
+        Command::Build(arguments) => build::run(arguments, store, format),
+        Command::Lock(arguments) => lock::run(arguments, store, format),
+        Command::Recipe(command) => recipe::run(command, format),
+        other => look::run(other, store, format),
+    }
+}

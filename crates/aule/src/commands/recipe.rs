@@ -1,0 +1,134 @@
+//! `aule recipe`, and reading recipes and locks for the other commands.
+
+use crate::{
+    arguments::RecipeCommand,
+    failure::Failure,
+    output::{self, Format},
+};
+use aule_recipe::{BaseEntry, Lock, Merged, RecipeSet, Sources};
+use std::{
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// Recipe files on disk.
+struct Disk;
+
+impl Sources for Disk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // One byte more than is allowed, so that the library sees that it is too much.
+        let limit = u64::try_from(aule_recipe::limits::MAX_DOCUMENT_BYTES).unwrap_or(u64::MAX) + 1;
+        io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, limit), &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Reads a recipe and gives the variants that are named, or all.
+pub(super) fn load(path: &Path, variants: &[String]) -> Result<(RecipeSet, Vec<Merged>), Failure> {
+    let set = aule_recipe::load(&Disk, path)?;
+    let names: Vec<String> = match variants {
+        [] => set.variants().into_iter().map(str::to_owned).collect(),
+        named => named.to_vec(),
+    };
+    let merged = names.iter().map(|name| set.variant(name)).collect::<Result<Vec<_>, _>>()?;
+    Ok((set, merged))
+}
+
+/// The lock beside a recipe: `ainur.lock` beside `ainur.yaml`.
+pub(super) struct LockFile {
+    path: PathBuf,
+    /// As it is on disk.
+    written: Lock,
+    now: Lock,
+}
+
+impl LockFile {
+    /// Reads the lock; a missing one is empty.
+    pub(super) fn read(recipe: &Path) -> Result<LockFile, Failure> {
+        let path = recipe.with_extension("lock");
+        let written = match fs::read(&path) {
+            Ok(bytes) => Lock::parse_file(&path, &bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Lock::default(),
+            Err(error) => return Err(Failure::new(format!("cannot read {}: {error}", path.display()))),
+        };
+        Ok(LockFile { path, now: written.clone(), written })
+    }
+
+    /// `--update`: forgets all, or what is named.
+    pub(super) fn forget(&mut self, update: Option<&[String]>) -> Result<(), Failure> {
+        match update {
+            None => {}
+            Some([]) => self.now = Lock::default(),
+            Some(names) => {
+                for name in names {
+                    let before = self.now.clone();
+                    self.now.base = self.now.base.take().filter(|base| base.url != *name && name != "base");
+                    self.now.files.retain(|file| file.url != *name);
+                    if self.now == before {
+                        return Err(Failure::new(format!("`{name}` is not in {}", self.path.display()))
+                            .hint("name `base` or one of the URLs in the lock; without a name everything is updated"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The lock that a build starts from.
+    pub(super) fn for_build(&self) -> Lock {
+        self.now.clone()
+    }
+
+    /// Takes over what a build pinned.
+    pub(super) fn add(&mut self, built: &Lock) {
+        self.now.base.clone_from(&built.base);
+        for file in &built.files {
+            self.now.files.retain(|it| it.url != file.url);
+            self.now.files.push(file.clone());
+        }
+    }
+
+    /// Drops what none of the variants uses. To be called with all of them.
+    pub(super) fn keep_only(&mut self, variants: &[Merged]) {
+        let recipes: Vec<_> = variants.iter().map(|merged| &merged.recipe).collect();
+        let difference = self.now.compare(&recipes, BaseEntry::LeftAlone);
+        self.now.drop_stale(&difference);
+    }
+
+    /// Writes the lock where it changed; a lock that pins nothing is not made.
+    pub(super) fn write(&self) -> Result<(), Failure> {
+        if self.now == self.written {
+            return Ok(());
+        }
+        let failed = |error: io::Error| Failure::new(format!("cannot write {}: {error}", self.path.display()));
+        let directory = self.path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(directory)
+            .map_err(failed)?;
+        file.write_all(&self.now.to_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        file.persist(&self.path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+}
+
+/// Runs a `recipe` command.
+pub(super) fn run(command: RecipeCommand, format: Format) -> Result<(), Failure> {
+    match command {
+        RecipeCommand::Schema => output::write(aule_recipe::json_schema().as_bytes()),
+        RecipeCommand::Show { recipe, variant, origin } => {
+            let (set, variants) = load(&recipe, variant.as_slice())?;
+            let [merged] = variants.as_slice() else {
+                let names = set.variants().join(", ");
+                return Err(Failure::usage(format!("the recipe has several variants: {names}"))
+                    .hint("say which one with `--variant`"));
+            };
+            match format {
+                Format::Text => output::write(aule_recipe::show(merged, origin).as_bytes()),
+                Format::Json => output::json(&merged.recipe),
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What the environment says, read in this one place: the store, proxies, certificates, the clock, the processors.
+
+use crate::failure::Failure;
+use aule_build::Network;
+use aule_store::Store;
+use aule_tree::Timestamp;
+use std::{env, path::PathBuf, time::SystemTime};
+
+/// Opens the store: `--store`, else `$AULE_STORE`, else `$XDG_DATA_HOME/aule/store`, else `~/.local/share/aule/store`.
+pub(crate) fn store(argument: Option<PathBuf>) -> Result<Store, Failure> {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = argument
+        .or_else(|| variable("AULE_STORE"))
+        .or_else(|| variable("XDG_DATA_HOME").map(|home| home.join("aule/store")))
+        .or_else(|| variable("HOME").map(|home| home.join(".local/share/aule/store")));
+    match path {
+        Some(path) => Ok(Store::open(path)?),
+        None => Err(Failure::new("there is no place for the store: neither $AULE_STORE nor $HOME is set")
+            .hint("say where it should be with `--store DIR`")),
+    }
+}
+
+/// How many threads work when nothing is said.
+pub(crate) fn jobs(argument: Option<usize>) -> usize {
+    argument.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).clamp(1, 256)
+}
+
+/// The time by which signatures are judged.
+pub(crate) fn now() -> Option<Timestamp> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_seconds(i64::try_from(since.as_secs()).ok()?))
+}
+
+/// Proxies from `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, and the certificates that the system trusts.
+pub(crate) fn network() -> Network {
+    Network { proxies: proxies(), extra_roots: certificates() }
+}
+
+fn proxies() -> Option<aule_store::download::Proxies> {
+    let variable = |name: &str| {
+        let value = env::var(name).or_else(|_| env::var(name.to_ascii_uppercase())).ok()?;
+        (!value.is_empty()).then_some(value)
+    };
+    let (http, https, all) = (variable("http_proxy"), variable("https_proxy"), variable("all_proxy"));
+    if http.is_none() && https.is_none() && all.is_none() {
+        return None;
+    }
+    let no_proxy = variable("no_proxy").unwrap_or_default();
+    Some(aule_store::download::Proxies {
+        http,
+        https,
+        all,
+        no_proxy: aule_store::download::Proxies::split_no_proxy(&no_proxy),
+    })
+}
+
+fn certificates() -> Vec<u8> {
+    let candidates = [
+        env::var_os("SSL_CERT_FILE").map(PathBuf::from),
+        Some("/etc/ssl/certs/ca-certificates.crt".into()),
+        Some("/etc/pki/tls/certs/ca-bundle.crt".into()),
+        Some("/etc/ssl/cert.pem".into()),
+    ];
+    candidates.into_iter().flatten().find_map(|path| std::fs::read(path).ok()).unwrap_or_default()
+}

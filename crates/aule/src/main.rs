@@ -1,0 +1,21 @@
+//! `aule`: the command line. It parses arguments, reads what the environment says, and words results and errors; all
+//! work is done by the libraries.
+
+mod arguments;
+mod commands;
+mod environment;
+mod failure;
+mod output;
+mod progress;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // clap ends the process itself for --help (0) and wrong usage (2).
+    let arguments = arguments::Arguments::parse();
+    match commands::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
