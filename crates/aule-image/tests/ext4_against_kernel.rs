@@ -1,6 +1,8 @@
 //! ext4 as the kernel wrote it, compared with what the kernel reads: every path with all that lstat, getxattr and read
 //! give. Needs root and a loop device; elsewhere `tests/ext4.rs` covers what mke2fs and debugfs can make.
 
+#![allow(clippy::panic, clippy::print_stderr, clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use aule_image::open;

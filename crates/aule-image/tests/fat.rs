@@ -1,5 +1,7 @@
 //! FAT in both directions, against mkfs.vfat, mtools and fsck.vfat.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use aule_image::{
     EntryKind, FatContent, FatEntry, FatOptions, FatSummary, FatWriteError, Filesystem, ReadAt, open, write_fat,
 };

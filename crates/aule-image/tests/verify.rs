@@ -1,5 +1,7 @@
 //! OpenPGP signatures, against gpg.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use aule_image::{Signature, SignatureError, Verified, verify_signature};
 use aule_testkit::gpg::Gpg;
 use aule_tree::Timestamp;

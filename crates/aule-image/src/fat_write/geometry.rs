@@ -154,13 +154,8 @@ impl Geometry {
 
 /// The cluster size that mkfs.vfat takes for a FAT32 of `size` bytes.
 fn cluster_size_for(size: u64) -> u64 {
-    match size {
-        ..=0x1040_0000 => 512,
-        ..=0x2_0000_0000 => 4096,
-        ..=0x4_0000_0000 => 8192,
-        ..=0x8_0000_0000 => 16384,
-        _ => 32768,
-    }
+    let limits = [(260 * MIB, 512), (8 << 30, 4096), (16 << 30, 8192), (32 << 30, 16384)];
+    limits.iter().find(|(limit, _)| size <= *limit).map_or(32768, |(_, cluster_size)| *cluster_size)
 }
 
 /// Sectors of one table of a volume of `sectors`, so that all its clusters have entries and data starts at a multiple of

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn times_are_cut_to_the_range_of_dos() {
         let date = |year: u16, month: u16, day: u16| (year - 1980) << 9 | month << 5 | day;
-        let time = |hour: u16, minute: u16, second: u16| hour << 11 | minute << 5 | second / 2;
+        let time = |hour: u16, minute: u16, second: u16| hour << 11 | minute << 5 | (second / 2);
         for (seconds, wanted) in [
             (i64::MIN, (date(1980, 1, 1), 0)),
             (0, (date(1980, 1, 1), 0)),

@@ -67,6 +67,10 @@ pub(super) fn read(image: &dyn ReadAt, sector: &[u8]) -> Result<PartitionTable, 
         }
         read_logical(image, disk_id, start, length, &mut partitions)?;
     }
+    // A boot sector of a filesystem without code looks like a table without entries.
+    if partitions.is_empty() {
+        return Err(PartitionError::None);
+    }
     Ok(PartitionTable { kind: TableKind::Mbr { disk_id }, partitions })
 }
 
