@@ -17,7 +17,7 @@ mod pipeline;
 mod stage;
 mod steps;
 
-// pub mod check;
+pub mod check;
 
 pub use error::{BuildError, Result};
 pub use import::BaseInfo;
