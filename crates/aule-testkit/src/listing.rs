@@ -43,6 +43,18 @@ pub struct Listed {
 /// # Panics
 /// When something cannot be read.
 pub fn of_directory(root: &Path) -> BTreeMap<Vec<u8>, Listed> {
+    list(root, true)
+}
+
+/// As [`of_directory`] with no content of files, for trees that are larger than the memory.
+///
+/// # Panics
+/// When something cannot be read.
+pub fn without_contents(root: &Path) -> BTreeMap<Vec<u8>, Listed> {
+    list(root, false)
+}
+
+fn list(root: &Path, with_contents: bool) -> BTreeMap<Vec<u8>, Listed> {
     let mut found = BTreeMap::new();
     let mut pending = vec![(Vec::new(), root.to_path_buf())];
     while let Some((name, path)) = pending.pop() {
@@ -60,7 +72,9 @@ pub fn of_directory(root: &Path) -> BTreeMap<Vec<u8>, Listed> {
             }
             "directory"
         } else if file_type.is_file() {
-            content = fs::read(&path).unwrap();
+            if with_contents {
+                content = fs::read(&path).unwrap();
+            }
             "file"
         } else if file_type.is_symlink() {
             content = fs::read_link(&path).unwrap().into_os_string().into_vec();

@@ -1,11 +1,37 @@
 //! Comparing what was read out of an image with what Linux lists.
 
-use aule_image::{EntryKind, Filesystem};
-use aule_testkit::listing::Listed;
-use std::collections::BTreeMap;
+#![allow(dead_code, reason = "not every test uses all of it")]
 
-/// Panics at the first difference. Reads every file twice: at once and in pieces.
+use aule_image::{EntryKind, FileHandle, Filesystem};
+use aule_testkit::listing::Listed;
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs::File,
+    os::unix::{ffi::OsStrExt, fs::FileExt},
+    path::Path,
+};
+
+/// How the contents of files are compared.
+pub(crate) enum Contents<'a> {
+    /// With those in the listing. Every file is read twice: at once and in pieces.
+    Listed,
+    /// With the files below this directory, piece by piece.
+    Below(&'a Path),
+}
+
+/// Panics at the first difference.
 pub(crate) fn compare(name: &str, filesystem: &dyn Filesystem, wanted: &BTreeMap<Vec<u8>, Listed>) {
+    compare_with(name, filesystem, wanted, &Contents::Listed);
+}
+
+/// As [`compare`].
+pub(crate) fn compare_with(
+    name: &str,
+    filesystem: &dyn Filesystem,
+    wanted: &BTreeMap<Vec<u8>, Listed>,
+    contents: &Contents<'_>,
+) {
     let entries = filesystem.entries().unwrap_or_else(|error| panic!("{name}: {error}"));
     let paths: Vec<_> = entries.iter().map(|entry| entry.path.clone()).collect();
     assert!(paths.is_sorted(), "{name}: not in canonical order");
@@ -24,24 +50,28 @@ pub(crate) fn compare(name: &str, filesystem: &dyn Filesystem, wanted: &BTreeMap
             EntryKind::Directory => "directory",
             EntryKind::File { handle, size: length, holes } => {
                 size = *length;
-                // A file of holes alone may be too large to read.
-                content = vec![1; *length as usize];
-                filesystem.read(handle, 0, &mut content).unwrap();
-                let mut pieces = vec![1; *length as usize];
-                for (index, piece) in pieces.chunks_mut(777_777).enumerate() {
-                    filesystem.read(handle, index as u64 * 777_777, piece).unwrap();
-                }
-                assert!(pieces == content, "{place}: pieces differ");
-                if let Some(map) = holes {
-                    let mut end = 0;
-                    for extent in map.extents() {
-                        assert!(
-                            content[end..extent.offset as usize].iter().all(|&b| b == 0),
-                            "{place}: data in a hole"
-                        );
-                        end = (extent.offset + extent.length) as usize;
+                if let Contents::Below(root) = contents {
+                    let path = root.join(OsStr::from_bytes(entry.path.as_bytes()));
+                    compare_file(&place, filesystem, handle, size, &path);
+                } else {
+                    content = vec![1; *length as usize];
+                    filesystem.read(handle, 0, &mut content).unwrap();
+                    let mut pieces = vec![1; *length as usize];
+                    for (index, piece) in pieces.chunks_mut(777_777).enumerate() {
+                        filesystem.read(handle, index as u64 * 777_777, piece).unwrap();
                     }
-                    assert!(map.data_length() + 65536 <= size, "{place}: holes that do not count");
+                    assert!(pieces == content, "{place}: pieces differ");
+                    if let Some(map) = holes {
+                        let mut end = 0;
+                        for extent in map.extents() {
+                            assert!(
+                                content[end..extent.offset as usize].iter().all(|&b| b == 0),
+                                "{place}: data in a hole"
+                            );
+                            end = (extent.offset + extent.length) as usize;
+                        }
+                        assert!(map.data_length() + 65536 <= size, "{place}: holes that do not count");
+                    }
                 }
                 "file"
             }
@@ -77,5 +107,16 @@ pub(crate) fn compare(name: &str, filesystem: &dyn Filesystem, wanted: &BTreeMap
         assert_eq!(got, Listed { content: Vec::new(), ..listed.clone() }, "{place}");
         let link = (listed.links > 1).then_some(listed.inode);
         assert_eq!(entry.link, link, "{place}: hardlink");
+    }
+}
+
+fn compare_file(place: &str, filesystem: &dyn Filesystem, handle: &FileHandle, size: u64, path: &Path) {
+    let file = File::open(path).unwrap();
+    let (mut got, mut wanted) = (vec![0; 1 << 20], vec![1; 1 << 20]);
+    for offset in (0..size).step_by(1 << 20) {
+        let length = (size - offset).min(1 << 20) as usize;
+        filesystem.read(handle, offset, &mut got[..length]).unwrap();
+        file.read_exact_at(&mut wanted[..length], offset).unwrap();
+        assert!(got[..length] == wanted[..length], "{place}: other content from byte {offset}");
     }
 }
