@@ -1,0 +1,8 @@
+//! Fuzz target: see `exercise::ext4`.
+
+#![no_main]
+
+#[path = "../exercise.rs"]
+mod exercise;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| exercise::ext4(input));
