@@ -20,7 +20,7 @@ fn run(target: &str, exercise: fn(&[u8])) {
         let input = exercise::pack(&image);
         assert!(input.len() < 200_000, "{target} {name}: a seed of {} bytes", input.len());
         exercise(&input);
-        for input in damage(&input, &[0..input.len()], 200, image.len() as u64) {
+        for input in damage(&input, std::slice::from_ref(&(0..input.len())), 200, image.len() as u64) {
             exercise(&input);
         }
     }
