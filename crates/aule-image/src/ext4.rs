@@ -1,8 +1,9 @@
 //! Reading ext2, ext3 and ext4.
 //!
-//! The reader is our own. The crate tried before (`rust-fs-ext4` 0.8) takes names of attributes as text, reads through a
-//! locked cache block by block, gives ACLs in their form on disk, does not know the record lengths of 64 KiB blocks, puts
-//! no bound on what a hostile image costs, and panics in places; what remained of use was less than the code around it.
+//! The reader is our own. The crate that was looked at (`rust-fs-ext4` 0.8) refuses names of attributes that are not
+//! UTF-8, gives ACLs in their form on disk and shows inline data as an attribute, does not know the record lengths of
+//! 64 KiB blocks, and reads through a cache with a lock; what remained of use (it writes too) was less than the code
+//! that would have been needed around it.
 //!
 //! Bounds: files together map no more blocks than the filesystem has ([`blocks::Claims`]), no directory or inode is
 //! visited twice, trees have the depth that the format allows, and all that is kept counts against a budget.
