@@ -168,10 +168,10 @@ fn damaged_tables_give_errors_and_never_more() {
         // Only what is not zero matters; a small copy keeps this fast.
         let regions = [446..512, 512..604, 1024..1280, 8192 * 512 + 446..8192 * 512 + 512, end..image.len()];
         let mut failed = 0;
-        for bytes in damage(&image, &regions, 300, 5) {
+        for bytes in damage(&image, &regions, 80, 5) {
             failed += u32::from(read(&bytes).is_err());
         }
-        assert!(failed > 10, "only {failed} damages were found");
+        assert!(failed > 5, "only {failed} damages were found");
     }
 }
 
