@@ -48,6 +48,26 @@ fn compile(schema: &Value) -> Result<Validator, String> {
         .map_err(|error| error.to_string().chars().take(200).collect())
 }
 
+/// Draft 4 passes over what stands beside a `$ref`; cloud-init's validator does not, and its schemas count on that. So
+/// the reference moves into an `allOf`. The depth is bounded by that of the JSON reader.
+fn beside_references(schema: &mut Value) {
+    match schema {
+        Value::Array(list) => list.iter_mut().for_each(beside_references),
+        Value::Object(map) => {
+            map.values_mut().for_each(beside_references);
+            // A property may be called `$ref`, too; its value is a schema then, no string.
+            if map.len() > 1 && map.get("$ref").is_some_and(Value::is_string) {
+                let reference = map.remove("$ref");
+                let all = map.entry("allOf").or_insert_with(|| Value::Array(Vec::new()));
+                if let (Value::Array(all), Some(reference)) = (all, reference) {
+                    all.push(json!({ "$ref": reference }));
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 impl Schema {
     /// Reads a schema.
     pub(super) fn parse(bytes: &[u8]) -> Result<Schema, String> {
@@ -58,6 +78,7 @@ impl Schema {
             root.remove("$id");
             root.remove("id");
         }
+        beside_references(&mut root);
         let validator = compile(&root)?;
         Ok(Schema { root, validator })
     }
@@ -133,7 +154,7 @@ impl Schema {
         *visits -= 1;
         let depth = depth + 1;
         if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
-            // Nothing beside a `$ref` counts in draft 4.
+            // `beside_references` left nothing beside it.
             if let Some(there) = reference.strip_prefix('#').and_then(|it| self.root.pointer(it)) {
                 self.deprecations(there, value, path, depth, visits, out);
             }
@@ -280,12 +301,14 @@ mod tests {
         "all": {"properties": {
             "users": {"type": "array", "items": {"oneOf": [{"type": "string"}, {"$ref": "#/$defs/user"}]}},
             "things": {"type": "array", "items": {"$ref": "#/$defs/thing"}},
-            "tree": {"$ref": "#/$defs/tree"}
+            "tree": {"$ref": "#/$defs/tree"},
+            "beside": {"$ref": "#/$defs/beside"}
         }},
+        "beside": {"$ref": "#/$defs/tree", "minProperties": 1, "deprecated": true},
         "tree": {"type": "object", "patternProperties": {"^x_": {"$ref": "#/$defs/tree"}}, "properties": {"dead": {"deprecated": true}}}
       },
       "type": "object",
-      "properties": {"users": {}, "things": {}, "tree": {}},
+      "properties": {"users": {}, "things": {}, "tree": {}, "beside": {}},
       "additionalProperties": false,
       "allOf": [{"$ref": "#/$defs/all"}]
     }"##;
@@ -327,6 +350,11 @@ mod tests {
                 vec!["deprecated users[0].uid: deprecated since cloud-init 1"],
             ),
             (json!({"tree": {"x_": {"x_": {"dead": 1}}}}), vec!["deprecated tree.x_.x_.dead: deprecated"]),
+            (
+                json!({"beside": {"dead": 1}}),
+                vec!["deprecated beside: deprecated", "deprecated beside.dead: deprecated"],
+            ),
+            (json!({"beside": 7}), vec!["error beside: 7 is not of type \"object\"", "deprecated beside: deprecated"]),
         ] {
             assert_eq!(said(document.clone()), wanted, "{document}");
         }

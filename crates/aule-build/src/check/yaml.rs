@@ -412,7 +412,7 @@ mod tests {
         let part = parse("users:\n- {name: b, x: 1}\n").unwrap().unwrap();
         let whole = parse("users:\n- {name: a}\n- {name: b, x: 1, y: 2}\n").unwrap().unwrap();
         let path = [key("users"), Step::Index(1), key("x")];
-        assert_eq!(part.trace(&whole, &path), (3, Place { line: 2, column: 12, length: 1 }));
+        assert_eq!(part.trace(&whole, &path), (3, Place { line: 2, column: 13, length: 1 }));
         assert_eq!(part.trace(&whole, &[key("users"), Step::Index(0)]).0, 1);
     }
 

@@ -44,7 +44,20 @@ pub(crate) fn put_image(store: &Store, layers: &[LayerRecord], names: &[&str], d
 }
 
 /// Puts the index in the store: its digest is the identity of the build.
-pub(crate) fn put_index(store: &Store, recipe: &str, variant: &str, manifests: Vec<Descriptor>) -> Result<Descriptor> {
+///
+/// The root filesystem comes first, with its platform, and once more at the end without one: a tool on another
+/// architecture that is not told which image to take (`skopeo inspect` on a PC) finds no match and then takes the entry
+/// without a platform (containers/image, `OCI1Index.ChooseInstance`); with that entry alone, others (crane) would take
+/// the image for linux/amd64.
+pub(crate) fn put_index(
+    store: &Store,
+    recipe: &str,
+    variant: &str,
+    mut manifests: Vec<Descriptor>,
+) -> Result<Descriptor> {
+    if let Some(root) = manifests.first().cloned() {
+        manifests.push(Descriptor { platform: None, annotations: Annotations::new(), ..root });
+    }
     let annotations = Annotations::from([
         (FORMAT.to_owned(), FORMAT_VERSION.to_string()),
         ("dev.aule.recipe".to_owned(), recipe.to_owned()),
