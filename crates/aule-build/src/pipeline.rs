@@ -302,6 +302,9 @@ fn hash_input(hasher: &mut Hasher, kind: &InputKind) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What the provenance says of a step: its outcome, its layer, and which recipe key touched each path.
+type StepRecord = (StepOutcome, Option<Digest>, Vec<(TreePath, String)>);
+
 /// The chain of steps so far.
 struct Chain<'a> {
     request: &'a BuildRequest<'a>,
@@ -310,7 +313,7 @@ struct Chain<'a> {
     layer_names: Vec<&'static str>,
     templates: Vec<TreePath>,
     outcomes: Vec<StepOutcome>,
-    provenance: Vec<(StepOutcome, Option<Digest>, Vec<(TreePath, String)>)>,
+    provenance: Vec<StepRecord>,
     /// The tree after the last step that ran; `None` while all came from the cache.
     stage: Option<Stage>,
 }

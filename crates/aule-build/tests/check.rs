@@ -125,7 +125,7 @@ fn mistakes_in_cloud_init_name_their_lines() {
              - {path: /b.json, content: '{'}\n- {path: /c, owner: me}\n- {path: /d, owner: me, defer: true}\n\
              - {path: /e, owner: 'app:none', defer: true, permissions: 0600}\n",
             vec![
-                "error part.yaml:8:44: user-data `write_files[4].permissions`: 384 is not of type \"string\"",
+                "error part.yaml:8:46: user-data `write_files[4].permissions`: 384 is not of type \"string\"",
                 "error part.yaml:4:18: user-data `write_files[0].content`: /a.yml: line 3 of the content is not valid YAML",
                 "error part.yaml:5:19: user-data `write_files[1].content`: /b.json: line 1 of the content is not valid JSON",
                 "error part.yaml:6:14: user-data `write_files[2].owner`: the image has no user `me`, and files are written before users are made",

@@ -35,11 +35,11 @@ pub fn diff(old: &Tree, new: &Tree) -> Layer {
     // What is gone: the topmost path of each lost subtree gets a whiteout; a directory that lost everything it held,
     // and it held more than one thing, is marked opaque instead.
     let mut gone: HashMap<TreePath, Vec<TreePath>> = HashMap::new();
-    for (path, ..) in old.iter() {
+    for (path, ..) in old.iter().filter(|(path, ..)| new.id(path).is_none()) {
         let Some(parent) = path.parent() else { continue };
         let parent_stays = new.get(&parent).is_some_and(crate::Inode::is_directory)
             && old.get(&parent).is_some_and(crate::Inode::is_directory);
-        if parent_stays && new.id(path).is_none() {
+        if parent_stays {
             gone.entry(parent).or_default().push(path.clone());
         }
     }

@@ -9,7 +9,7 @@ use crate::{
 use aule_image::{FatContent, FatEntry, FatOptions, write_fat};
 use aule_store::{
     Store,
-    layer::{ArchiveOptions, Contents},
+    layer::{ArchiveOptions, CHUNK, Contents},
     oci::{Annotations, Descriptor},
 };
 use aule_tree::{Hasher, Inode, Kind, Tree, TreePath};
@@ -65,7 +65,11 @@ pub(crate) fn make(
             Kind::Directory => FatContent::Directory,
             Kind::File(content) => FatContent::File {
                 size: content.size,
-                open: Box::new(move || Ok(Box::new(ContentReader { contents, inode, at: 0 }) as Box<dyn Read>)),
+                open: Box::new(move || {
+                    // A buffer of one frame: smaller reads would decompress each frame several times.
+                    let reader = ContentReader { contents, inode, at: 0 };
+                    Ok(Box::new(io::BufReader::with_capacity(CHUNK, reader)) as Box<dyn Read>)
+                }),
             },
             other => {
                 let what = other.word();

@@ -18,7 +18,11 @@ mod why;
 
 use crate::{arguments::Command, environment, failure::Failure, output::Format};
 use aule_recipe::nearest;
-use aule_store::{Build, Store, StoreError, layer::Contents, oci::Descriptor};
+use aule_store::{
+    Build, Store, StoreError,
+    layer::Contents,
+    oci::{Descriptor, Index},
+};
 use aule_tree::{Digest, Tree, TreePath};
 use std::{
     collections::BTreeMap,
@@ -160,6 +164,18 @@ fn step_names(build: &Build) -> Vec<String> {
             made_by.strip_prefix("aule: ").unwrap_or(made_by).to_owned()
         })
         .collect()
+}
+
+/// The manifests that an index lists, each once: the root filesystem stands in it twice, for tools that look for an
+/// entry without a platform.
+fn parts(index: &Index) -> Vec<&Descriptor> {
+    let mut parts: Vec<&Descriptor> = Vec::new();
+    for descriptor in &index.manifests {
+        if !parts.iter().any(|it| it.digest == descriptor.digest && it.size == descriptor.size) {
+            parts.push(descriptor);
+        }
+    }
+    parts
 }
 
 /// All blobs of a build with their sizes, each once.

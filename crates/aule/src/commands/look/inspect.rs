@@ -104,7 +104,7 @@ fn inspect<'a>(store: &Store, build: &Build, reference: &'a str) -> Result<Inspe
     let names = store.generations()?.into_iter().filter(|it| it.descriptor.digest == digest);
     let layers = build.manifest.layers.iter().zip(step_names(build)).enumerate();
     let mut artifacts = Vec::new();
-    for descriptor in &build.index.manifests {
+    for descriptor in super::parts(&build.index) {
         let manifest: Manifest = store.read_document(descriptor.digest)?;
         artifacts.push(Artifact {
             name: descriptor.annotations.get(ARTIFACT_NAME).cloned().unwrap_or_default(),

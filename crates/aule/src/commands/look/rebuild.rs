@@ -1,7 +1,7 @@
 //! `aule verify --rebuild`: builds a build again from its own source and base layer, in a store that holds nothing else,
 //! so that no result of an earlier step is taken over, and compares.
 
-use super::{failed, step_names, text};
+use super::{failed, parts, step_names, text};
 use crate::{environment, failure::Failure, output, progress::Story};
 use aule_build::{BuildOutcome, BuildRequest, LocalInputs, LockMode, Network, StepOutcome, read_provenance, rebuild};
 use aule_recipe::Lock;
@@ -110,7 +110,7 @@ fn compare(store: &Store, old: &Build, fresh: &Store, outcome: &BuildOutcome) ->
     }
     let artifacts = |build: &Build| -> Vec<(String, Digest)> {
         let name = |it: &Descriptor| it.annotations.get(ARTIFACT_NAME).cloned().unwrap_or_default();
-        build.index.manifests.iter().map(|it| (name(it), it.digest)).collect()
+        parts(&build.index).into_iter().map(|it| (name(it), it.digest)).collect()
     };
     differences.extend(by_name(Part::Artifact, &artifacts(old), &artifacts(&new)));
     Ok(differences)

@@ -83,12 +83,11 @@ pub(super) fn run(store: &Store, reference: &str, top: usize, depth: usize, form
     }
 }
 
-/// For each layer its sizes, and for each directory its bytes in each layer.
-fn measure(
-    store: &Store,
-    build: &Build,
-    depth: usize,
-) -> Result<(Vec<LayerSize>, BTreeMap<TreePath, Vec<u64>>), Failure> {
+/// For each directory its bytes in each layer, the lowest first.
+type DirectoryBytes = BTreeMap<TreePath, Vec<u64>>;
+
+/// The sizes of the layers and of the directories down to `depth` names.
+fn measure(store: &Store, build: &Build, depth: usize) -> Result<(Vec<LayerSize>, DirectoryBytes), Failure> {
     let mut tree = Tree::new(Metadata::root_owned(0o755, Timestamp::default()));
     let mut owners: HashMap<TreePath, usize> = HashMap::new();
     let mut layers = Vec::new();
@@ -108,7 +107,7 @@ fn measure(
         let (digest, compressed) = (Some(descriptor.digest), descriptor.size);
         layers.push(LayerSize { step, digest, compressed, visible: 0, hidden: all });
     }
-    let mut directories: BTreeMap<TreePath, Vec<u64>> = BTreeMap::new();
+    let mut directories = DirectoryBytes::new();
     let mut seen = HashSet::new();
     for (path, id, inode) in tree.iter() {
         let Some(length) = inode.content().map(Content::stored_length).filter(|_| seen.insert(id)) else { continue };

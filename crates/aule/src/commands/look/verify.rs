@@ -2,6 +2,7 @@
 //! once more.
 
 use super::{
+    parts,
     rebuild::{self, Rebuilt},
     resolve,
     text::count,
@@ -160,7 +161,7 @@ impl Check<'_> {
         if index.manifests.is_empty() {
             self.problem("index", descriptor.digest, "it is empty, so it is no build");
         }
-        for (number, descriptor) in index.manifests.iter().enumerate() {
+        for (number, descriptor) in parts(&index).into_iter().enumerate() {
             let name = descriptor.annotations.get(ARTIFACT_NAME).cloned();
             let name = name.unwrap_or_else(|| format!("manifest {}", number + 1));
             self.manifest(&name, descriptor, number == 0);

@@ -136,13 +136,12 @@ fn stages(store: &Store, build: &Build) -> Result<Vec<Stage>, Failure> {
 /// What happened to `path`, the last first.
 fn history(stages: &[Stage], provenance: Option<&Provenance>, path: &TreePath) -> Vec<Event> {
     let mut events = Vec::new();
-    let mut layers = stages.iter();
     // Steps that gave no layer stand only in the provenance, which has all of them in their order.
     let steps = provenance.map(|it| it.steps.as_slice()).unwrap_or_default();
     for step in steps.iter().filter(|step| step.layer.is_none_or(|layer| !stages.iter().any(|it| it.digest == layer))) {
         events.extend(kept(step, path));
     }
-    for (number, stage) in layers.by_ref().enumerate() {
+    for (number, stage) in stages.iter().enumerate() {
         let step = steps.iter().find(|step| step.layer == Some(stage.digest));
         let image =
             provenance.filter(|_| number == 0).map(|it| Image { name: it.image.clone(), digest: it.image_digest });
