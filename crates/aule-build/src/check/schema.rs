@@ -102,6 +102,16 @@ impl Schema {
                 best.iter().for_each(|error| self.leaves(error, depth + 1, out));
                 return;
             }
+            if let Some(kind) = error.instance().get("type") {
+                let types: Vec<String> = known_types(context).iter().map(Value::to_string).collect();
+                if !types.is_empty() {
+                    let mut path = steps(error.instance_path());
+                    path.push(Step::Key("type".into()));
+                    let message = format!("{kind} is not one of {}", types.join(", "));
+                    out.insert(Problem { path, message, nearest: None, deprecated: false });
+                    return;
+                }
+            }
             let mut reasons: Vec<String> = Vec::new();
             for reason in context.iter().flatten().map(|it| message(it)) {
                 if !reasons.contains(&reason) {
@@ -235,6 +245,24 @@ impl Schema {
     }
 }
 
+/// The values of `type` that alternatives ask for, where each asks for another than there is.
+fn known_types(context: &[Vec<ValidationError<'static>>]) -> Vec<Value> {
+    let mut types = Vec::new();
+    for errors in context {
+        let asked = errors.iter().find_map(|error| match error.kind() {
+            ValidationErrorKind::Enum { options } if error.instance_path().as_str().ends_with("/type") => {
+                options.as_array()
+            }
+            _ => None,
+        });
+        match asked {
+            Some(asked) => types.extend(asked.iter().filter(|it| it.is_string()).cloned()),
+            None => return Vec::new(),
+        }
+    }
+    types
+}
+
 /// The alternative whose errors say best what is wrong; `None` where none stands out.
 fn best_alternative<'a>(
     context: &'a [Vec<ValidationError<'static>>],
@@ -326,6 +354,7 @@ mod tests {
     #[test]
     fn problems_name_their_place() {
         for (document, wanted) in [
+            (json!({"things": [{"type": "c"}]}), vec!["error things[0].type: \"c\" is not one of \"a\", \"b\""]),
             (json!({"users": ["x", {"name": "y", "uid": 1}], "things": [{"type": "b", "n": "1"}]}), vec![]),
             (json!({"user": []}), vec!["error user: `user` is not a known key (users?)"]),
             (json!({"users": [{"name": 12}]}), vec!["error users[0].name: 12 is not of type \"string\""]),
