@@ -665,7 +665,7 @@ fn describe(store: &Store, descriptor: &Descriptor) -> Result<Artifact> {
         .collect();
     Ok(Artifact {
         name: descriptor.annotations.get(ARTIFACT_NAME).cloned().unwrap_or_default(),
-        media_type: descriptor.artifact_type.clone().unwrap_or_else(|| descriptor.media_type.clone()),
+        media_type: manifest.artifact_type.unwrap_or_else(|| descriptor.media_type.clone()),
         digest: descriptor.digest,
         size: files.iter().map(|file| file.size).sum(),
         files,

@@ -93,6 +93,18 @@ impl Stage {
         Ok(self.tree.resolve(path, false)?)
     }
 
+    /// The nearest thing above `path` when that is no directory: nothing can be put there then.
+    pub(crate) fn blocked_by(&self, path: &TreePath) -> Result<Option<TreePath>> {
+        let mut above = self.place(path)?.parent();
+        while let Some(path) = above {
+            if let Some(inode) = self.tree.get(&path) {
+                return Ok((!inode.is_directory()).then_some(path));
+            }
+            above = path.parent();
+        }
+        Ok(None)
+    }
+
     /// Puts a file. A file whose content and metadata are the same already stays as it is, with its time.
     pub(crate) fn put_file(
         &mut self,

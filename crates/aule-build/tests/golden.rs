@@ -14,13 +14,13 @@ use common::Bench;
 const GOLDEN: (u32, &[(&str, &str)]) = (
     1,
     &[
-        ("netboot build", "sha256:574d9ed65abe016071d8423c582a1de2b7692e5d2e4ed38d2309da5dde0d3b2d"),
+        ("netboot build", "sha256:e1d2d2b6e0a3cbaeb6e9351867652c85cd659b2e8d98bcb8b029fe2ff83c5dd0"),
         ("netboot oci", "sha256:4b8f56290fee0380e0d84b631ef62701f4e67d70d004493e7796050f1f8ef2c4"),
         ("netboot boot", "sha256:8f5bc2da32e0804b177ab3923b6726d45af9fb86acaf901e8b07c354de687ae6"),
         ("netboot nfs-root", "sha256:42f9d8a0465a8bd5e33264d0a78994f7085581176dfaf20df7bdf7286d06a528"),
         ("netboot seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
         ("netboot source", "sha256:1c6439c2bfe5c82c1e2933bb24a3c168009ad66373526a8c0be15251ef704f89"),
-        ("disk build", "sha256:fb4047e7517b60fe77a270a106de881e7fab0f79e85a7e4f55a9376b2d283b4f"),
+        ("disk build", "sha256:fe72355e6456ca19b94edabb99452d911e5e30b3207564a6275c3f84e70f5631"),
         ("disk oci", "sha256:4cd6b2d8123a10fe62f4ff9d6afb122011a40dfce7440847b814b3f552477a2b"),
         ("disk seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
         ("disk source", "sha256:a121894c0f5d7160b23323a028411df1ec2647962798ecef627a8930f31913df"),

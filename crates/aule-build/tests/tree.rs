@@ -124,6 +124,7 @@ fn mistakes_name_their_place() {
         ("files:\n  /etc/x: {content: x, owner: nobdy}\n", "test.yaml:4:", "no user `nobdy`"),
         ("files:\n  /nothing: {remove: true}\n", "test.yaml:4:", "cannot be removed"),
         ("files:\n  /etc: {content: x}\n", "test.yaml:4:", "is a directory in the image"),
+        ("files:\n  /etc/passwd/x: {content: x}\n", "test.yaml:4:", "/etc/passwd is not a directory"),
         ("overlays: [missing]\n", "test.yaml:3:", "missing"),
         ("files:\n  /etc/x: {source: missing}\n", "test.yaml:4:", "missing"),
         ("packages: {install: [vim]}\n", "test.yaml:3:", "not supported yet"),

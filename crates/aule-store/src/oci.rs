@@ -29,7 +29,8 @@ pub const TITLE: &str = "org.opencontainers.image.title";
 /// Annotations, in byte order of their keys.
 pub type Annotations = BTreeMap<String, String>;
 
-/// Points at a blob. (image-spec, descriptor.md)
+/// Points at a blob. (image-spec, descriptor.md) The order of the fields is that of the specification's Go types, so that
+/// a tool that reads an index and writes it again (`skopeo copy --all`) gives the same bytes and keeps its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -39,15 +40,15 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Of the blob, in bytes.
     pub size: u64,
-    /// What kind of artifact a manifest holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub artifact_type: Option<String>,
-    /// What a manifest runs on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub platform: Option<Platform>,
     /// Free-form.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: Annotations,
+    /// What a manifest runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// What kind of artifact a manifest holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
 }
 
 impl Descriptor {

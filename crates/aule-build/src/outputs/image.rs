@@ -7,9 +7,6 @@ use aule_store::{
 };
 use aule_tree::Timestamp;
 
-/// The artifact type of a build's index.
-pub(crate) const BUILD: &str = "application/vnd.aule.build.v1";
-
 /// Puts configuration and manifest of the image that `layers` make up in the store. `names` says which step made each.
 pub(crate) fn put_image(store: &Store, layers: &[LayerRecord], names: &[&str], date: Timestamp) -> Result<Descriptor> {
     let created = rfc3339(date);
@@ -58,17 +55,16 @@ pub(crate) fn put_index(
     if let Some(root) = manifests.first().cloned() {
         manifests.push(Descriptor { platform: None, annotations: Annotations::new(), ..root });
     }
+    // skopeo 1.9 drops artifact types when it copies an index, and with them its digest; the manifests have them anyway.
+    for manifest in &mut manifests {
+        manifest.artifact_type = None;
+    }
     let annotations = Annotations::from([
         (FORMAT.to_owned(), FORMAT_VERSION.to_string()),
         ("dev.aule.recipe".to_owned(), recipe.to_owned()),
         ("dev.aule.variant".to_owned(), variant.to_owned()),
     ]);
-    let index = Index {
-        schema_version: 2,
-        media_type: media_type::INDEX.into(),
-        artifact_type: Some(BUILD.into()),
-        manifests,
-        annotations,
-    };
+    let index =
+        Index { schema_version: 2, media_type: media_type::INDEX.into(), artifact_type: None, manifests, annotations };
     Ok(store.put_document(media_type::INDEX, &index)?)
 }

@@ -30,6 +30,13 @@ pub(crate) fn run(
     for (path, entry) in put {
         let key = format!("files.{path}");
         let path = TreePath::new(path.as_str())?;
+        if let Some(above) = stage.blocked_by(&path)? {
+            return Err(blame(
+                merged,
+                &key,
+                format!("{above} is not a directory in the image, so {path} cannot be in it"),
+            ));
+        }
         let place = one(stage, merged, inputs, fetched, &path, entry, &key)?;
         if entry.template {
             stage.templates.push(place);

@@ -31,6 +31,9 @@ pub(crate) fn run(stage: &mut Stage, merged: &Merged, inputs: &dyn Inputs) -> Re
         for entry in entries {
             let shown = || format!("`{overlay}/{}`", String::from_utf8_lossy(&entry.path));
             let path = TreePath::new(&entry.path).map_err(|error| blame(format!("{}: {error}", shown())))?;
+            if let Some(above) = stage.blocked_by(&path)? {
+                return Err(blame(format!("{}: {above} is not a directory in the image", shown())));
+            }
             let rule = rules.remove(&entry.path).unwrap_or_default();
             let mut metadata = Metadata::root_owned(0o755, stage.date);
             if let Some(owner) = &rule.owner {

@@ -1,6 +1,7 @@
 //! One module a command.
 
 mod build;
+mod check;
 mod lock;
 mod look;
 mod recipe;
@@ -15,6 +16,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { command, store, format } = arguments;
     match command {
         Command::Build(arguments) => build::run(arguments, store, format),
+        Command::Check(arguments) => check::run(arguments, store, format),
         Command::Lock(arguments) => lock::run(arguments, store, format),
         Command::Recipe(command) => recipe::run(command, format),
         other => look::run(other, store, format),
