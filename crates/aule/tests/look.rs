@@ -264,6 +264,7 @@ fn a_build_is_inspected() {
 fn garbage_is_counted_and_collected() {
     let lab = Lab::new();
     lab.store().put(b"nobody's").unwrap();
+    lab.wait_until_alone();
     assert_eq!(
         lab.json(&["gc", "--dry-run"]),
         json!({ "dry_run": true, "blobs": 1, "steps": 0, "downloads": 0, "bytes": 8 })

@@ -1,6 +1,6 @@
 //! A small store with two builds made by hand, and the `aule` program run on it.
 
-#![allow(clippy::unwrap_used, reason = "a test panics when its own set-up is wrong")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test panics when its own set-up is wrong")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use aule_build::{Origin, Provenance, ProvenanceStep, TEMPLATES, types};
@@ -302,6 +302,18 @@ impl Lab {
         let text = self.text(&[arguments, &["--format", "json"]].concat());
         assert_eq!(text.lines().count(), 1, "{text}");
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// Waits until nobody else has the store open. A child that another test's thread is starting holds copies of this
+    /// process's files from its fork to its exec, the lock of a store among them, also after it was closed here.
+    pub(crate) fn wait_until_alone(&self) {
+        for _ in 0..600 {
+            if self.run(&["gc", "--dry-run"]).status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("the store stays in use");
     }
 
     /// Exit code and stderr of a command that must fail.
