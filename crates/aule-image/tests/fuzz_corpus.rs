@@ -3,7 +3,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 #![allow(unreachable_pub, reason = "modules that several programs include")]
 
-#[path = "../fuzz/exercise.rs"]
+#[path = "../../../tests/fuzz/exercise/image.rs"]
 mod exercise;
 #[path = "common/seeds.rs"]
 mod seeds;

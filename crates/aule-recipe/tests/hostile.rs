@@ -1,19 +1,24 @@
 //! Whatever the bytes: no panic, no blow-up, and what loads can be printed, hashed and read back.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-mod common;
+#[path = "../../../tests/fuzz/exercise/recipe.rs"]
+#[allow(clippy::expect_used, unreachable_pub, reason = "a helper of tests is a test")]
+mod exercise;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aule_recipe::{Lock, canonical, from_canonical, load, show};
 use proptest::prelude::*;
 
 fn seeds() -> Vec<Vec<u8>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut paths: Vec<_> =
-        std::fs::read_dir(root.join("recipes")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files = |directory: &str| {
+        let entries = std::fs::read_dir(root.join(directory)).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    let mut paths = files("recipes");
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    paths.extend(files("tests/fuzz/regressions/recipe"));
     paths.sort();
     let mut seeds: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
     seeds.push(
@@ -25,42 +30,10 @@ fn seeds() -> Vec<Vec<u8>> {
 
 #[test]
 fn some_seeds_are_right_and_some_are_wrong() {
-    let loads = |bytes: &Vec<u8>| {
-        let sources = |path: &Path| -> std::io::Result<Vec<u8>> {
-            if path == Path::new("r/m.yaml") { Ok(bytes.clone()) } else { Err(std::io::ErrorKind::NotFound.into()) }
-        };
-        load(&sources, Path::new("r/m.yaml")).is_ok()
-    };
     let seeds = seeds();
-    seeds.iter().for_each(|seed| check(seed));
-    let right = seeds.iter().filter(|seed| loads(seed)).count();
+    seeds.iter().for_each(|seed| exercise::recipe(seed));
+    let right = seeds.iter().filter(|seed| exercise::loads(seed)).count();
     assert!(right >= 3 && right < seeds.len(), "{right} of {}", seeds.len());
-}
-
-/// Reads the bytes as a recipe that extends nothing but itself.
-fn check(bytes: &[u8]) {
-    let sources = |path: &Path| -> std::io::Result<Vec<u8>> {
-        if path == Path::new("r/m.yaml") { Ok(bytes.to_vec()) } else { Err(std::io::ErrorKind::NotFound.into()) }
-    };
-    match load(&sources, Path::new("r/m.yaml")) {
-        Err(diagnostics) => {
-            assert!(diagnostics.iter().count() > 0);
-            let text = diagnostics.to_string();
-            assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
-            assert!(text.len() < 1 << 20, "{} bytes of messages", text.len());
-        }
-        Ok(set) => {
-            for variant in set.variants() {
-                let merged = set.variant(variant).unwrap();
-                let form = canonical(&merged.recipe);
-                let back = from_canonical(&form).unwrap_or_else(|error| panic!("{error}"));
-                assert_eq!(canonical(&back), form);
-                let _ = show(&merged, true);
-            }
-        }
-    }
-    let _ = Lock::parse(bytes);
-    let _ = from_canonical(bytes);
 }
 
 /// One edit: where, how much goes, what comes.
@@ -120,17 +93,17 @@ proptest! {
             let end = (at + length).min(bytes.len());
             bytes.splice(at..end, what);
         }
-        check(&bytes);
+        exercise::recipe(&bytes);
     }
 
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        check(&bytes);
+        exercise::recipe(&bytes);
     }
 
     #[test]
     fn any_text(text in "[a-z{}\\[\\]:,&*!|>'\"#%@`~<?/\\\\ \t\n-]{0,300}") {
-        check(text.as_bytes());
+        exercise::recipe(text.as_bytes());
     }
 }
 
@@ -170,7 +143,7 @@ fn large_input_takes_bounded_time() {
     ];
     for text in cases {
         let start = Instant::now();
-        check(text.as_bytes());
+        exercise::recipe(text.as_bytes());
         // Takes well under a second; the bound is for machines that are busy with something else.
         assert!(
             start.elapsed() < Duration::from_secs(30),

@@ -2,75 +2,29 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics when its own set-up is wrong")]
 
+#[path = "common/everything.rs"]
+mod everything;
+
 use aule_store::{
     Store,
-    layer::{Archive, ArchiveOptions, ArchiveWriter, CHUNK, Contents, LayerTable},
+    layer::{ArchiveOptions, ArchiveWriter, CHUNK, Contents, LayerTable},
 };
-use aule_tree::{Content, Extent, Inode, Kind, LayerEntry, Metadata, SparseMap, Timestamp, TreePath, What};
-use std::{collections::BTreeMap, io::Read, process::Command};
+use aule_tree::{Content, Inode, Kind, What};
+use everything::{metadata, noise, path};
+use std::{io::Read, process::Command};
 
-fn path(bytes: impl AsRef<[u8]>) -> TreePath {
-    TreePath::new(bytes).unwrap()
-}
-
-fn metadata(mode: u16) -> Metadata {
-    Metadata::root_owned(mode, Timestamp::from_seconds(1_700_000_000))
-}
-
-fn node(name: impl AsRef<[u8]>, metadata: Metadata, kind: Kind) -> LayerEntry {
-    LayerEntry { path: path(name), what: What::Node(Inode { metadata, kind }) }
-}
-
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    (0..length)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8 & 0x3f
-        })
-        .collect()
-}
-
-/// One of each kind, with everything that needs an extended header.
-fn write_everything(store: &Store, jobs: usize) -> Archive {
-    let options = ArchiveOptions { jobs, table: true, diff_id: true };
-    ArchiveWriter::write(store, options, |writer| {
-        writer.entry(node("", metadata(0o755), Kind::Directory))?;
-        let attributes = BTreeMap::from([
-            (b"security.capability".to_vec(), vec![1, 0, 0, 2, 0, 0x20, 0, 0]),
-            (b"user.\xffodd".to_vec(), b"a\nb=c\0d".to_vec()),
-        ]);
-        let big_owner = Metadata { uid: 4_000_000_000, gid: 3_000_000, xattrs: attributes, ..metadata(0o4755) };
-        writer.file(path("bin/ping"), big_owner, 5, None, &mut &b"hello"[..])?;
-        writer.entry(LayerEntry { path: path("bin/ping6"), what: What::Link(path("bin/ping")) })?;
-        writer.file(path("big"), metadata(0o644), 3 * CHUNK as u64 + 17, None, &mut &noise(3 * CHUNK + 17, 1)[..])?;
-        writer.entry(node("dev/null", metadata(0o666), Kind::CharDevice { major: 1, minor: 3 }))?;
-        writer.entry(node("dev/odd", metadata(0o660), Kind::BlockDevice { major: 259, minor: 1_048_575 }))?;
-        writer.entry(node("dev/pipe", metadata(0o600), Kind::Fifo))?;
-        writer.file(path("empty"), metadata(0o644), 0, None, &mut &b""[..])?;
-        writer.entry(node("link", metadata(0o777), Kind::Symlink(vec![b't'; 300])))?;
-        let long = format!("{}/{}", "d".repeat(200), "n".repeat(200));
-        writer.file(path(&long), metadata(0o644), 1, None, &mut &b"x"[..])?;
-        let old = Metadata { mtime: Timestamp { seconds: -2, nanoseconds: 500_000_000 }, ..metadata(0o644) };
-        writer.file(path(b"n\xf6n-utf8"), old, 1, None, &mut &b"y"[..])?;
-        let map = SparseMap::new(1 << 40, [Extent { offset: 4096, length: 10 }, Extent { offset: 1 << 39, length: 3 }]);
-        writer.file(path("sparse"), metadata(0o644), 1 << 40, Some(map.unwrap()), &mut &b"0123456789abc"[..])?;
-        let precise = Metadata { mtime: Timestamp { seconds: 1, nanoseconds: 1 }, ..metadata(0o644) };
-        writer.file(path("time"), precise, 0, None, &mut &b""[..])?;
-        Ok::<_, aule_store::StoreError>(())
-    })
-    .unwrap()
-}
+/// More than three frames.
+const LARGE: usize = 3 * CHUNK + 17;
 
 #[test]
 fn contents_come_back_at_random() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let archive = write_everything(&store, 2);
+    let archive = everything::write(&store, 2, LARGE);
     let (tree, contents) = Contents::open(&store, &[archive.digest]).unwrap();
     let content = |name: &str| tree.get(&path(name)).unwrap().content().unwrap().clone();
 
-    let big = noise(3 * CHUNK + 17, 1);
+    let big = noise(LARGE, 1);
     assert_eq!(content("big"), Content::of(&big));
     assert_eq!(contents.read(&content("big"), 1 << 30).unwrap(), big);
     for (offset, length) in [(0, 1), (CHUNK - 1, 2), (CHUNK, CHUNK), (5, 2 * CHUNK + 3), (big.len() - 1, 1), (7, 0)] {
@@ -97,7 +51,7 @@ fn contents_come_back_at_random() {
 fn the_number_of_jobs_does_not_show() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let digests: Vec<_> = [1, 2, 7].into_iter().map(|jobs| write_everything(&store, jobs).digest).collect();
+    let digests: Vec<_> = [1, 2, 7].into_iter().map(|jobs| everything::write(&store, jobs, LARGE).digest).collect();
     assert!(digests.iter().all(|it| *it == digests[0]), "{digests:?}");
 }
 
@@ -105,7 +59,7 @@ fn the_number_of_jobs_does_not_show() {
 fn copied_frames_give_the_same_archive() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let archive = write_everything(&store, 2);
+    let archive = everything::write(&store, 2, LARGE);
     let (_, contents) = Contents::open(&store, &[archive.digest]).unwrap();
     let options = ArchiveOptions { jobs: 1, table: true, diff_id: true };
     let copy = ArchiveWriter::write(&store, options, |writer| {
@@ -128,7 +82,7 @@ fn copied_frames_give_the_same_archive() {
 fn gnu_tar_and_zstd_read_it() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let archive = write_everything(&store, 2);
+    let archive = everything::write(&store, 2, LARGE);
     let blob = store.blob_path(archive.digest);
     let plain = Command::new("zstd").args(["-dc"]).arg(&blob).output().unwrap();
     assert!(plain.status.success(), "{}", String::from_utf8_lossy(&plain.stderr));
@@ -171,7 +125,7 @@ fn gnu_tar_and_zstd_read_it() {
 fn a_damaged_table_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let archive = write_everything(&store, 2);
+    let archive = everything::write(&store, 2, LARGE);
     let mut bytes = Vec::new();
     std::fs::File::open(store.blob_path(archive.digest)).unwrap().read_to_end(&mut bytes).unwrap();
     for at in (bytes.len() - 400..bytes.len()).step_by(3) {

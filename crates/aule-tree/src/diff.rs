@@ -1,6 +1,6 @@
 //! The difference between two trees: as a layer, and as a list of changes for people.
 
-use crate::{InodeId, Layer, LayerEntry, Tree, TreePath, What};
+use crate::{Inode, InodeId, Layer, LayerEntry, Tree, TreePath, What};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// How one path differs between two trees.
@@ -16,34 +16,32 @@ pub enum Change {
 
 /// The paths that differ, in canonical order.
 pub fn changes(old: &Tree, new: &Tree) -> Vec<(TreePath, Change)> {
-    let rewritten = rewritten(old, new);
-    let mut changes: Vec<_> = new
-        .iter()
-        .filter(|(path, ..)| rewritten.contains(path))
-        .map(|(path, ..)| (path.clone(), if old.id(path).is_some() { Change::Changed } else { Change::Added }))
-        .chain(old.iter().filter(|(path, ..)| new.id(path).is_none()).map(|(path, ..)| (path.clone(), Change::Removed)))
-        .collect();
+    let Difference { gone, mut rewritten, added } = Difference::between(old, new);
+    let mut changes: Vec<_> = gone.into_iter().map(|path| (path.clone(), Change::Removed)).collect();
+    changes.extend(added.iter().map(|path| ((*path).clone(), Change::Added)));
+    rewritten.retain(|path| !added.contains(path));
+    changes.extend(rewritten.into_iter().map(|path| (path.clone(), Change::Changed)));
     changes.sort_by(|a, b| a.0.cmp(&b.0));
     changes
 }
 
 /// The layer that makes `new` out of `old`.
 pub fn diff(old: &Tree, new: &Tree) -> Layer {
-    let rewritten = rewritten(old, new);
+    let Difference { gone, rewritten, .. } = Difference::between(old, new);
     let mut entries = Vec::new();
 
     // What is gone: the topmost path of each lost subtree gets a whiteout; a directory that lost everything it held,
     // and it held more than one thing, is marked opaque instead.
-    let mut gone: HashMap<TreePath, Vec<TreePath>> = HashMap::new();
-    for (path, ..) in old.iter().filter(|(path, ..)| new.id(path).is_none()) {
+    let mut lost_in: HashMap<TreePath, Vec<TreePath>> = HashMap::new();
+    for path in gone {
         let Some(parent) = path.parent() else { continue };
-        let parent_stays = new.get(&parent).is_some_and(crate::Inode::is_directory)
-            && old.get(&parent).is_some_and(crate::Inode::is_directory);
+        let parent_stays =
+            new.get(&parent).is_some_and(Inode::is_directory) && old.get(&parent).is_some_and(Inode::is_directory);
         if parent_stays {
-            gone.entry(parent).or_default().push(path.clone());
+            lost_in.entry(parent).or_default().push(path.clone());
         }
     }
-    for (directory, lost) in gone {
+    for (directory, lost) in lost_in {
         let all = lost.len() > 1 && lost.len() == old.children(&directory).len();
         if all {
             entries.push(LayerEntry { path: directory, what: What::Opaque });
@@ -52,12 +50,13 @@ pub fn diff(old: &Tree, new: &Tree) -> Layer {
         }
     }
 
-    let mut first_names: HashMap<InodeId, TreePath> = HashMap::new();
-    for (path, id, inode) in new.iter().filter(|(path, ..)| rewritten.contains(path)) {
+    let mut first_names: HashMap<InodeId, &TreePath> = HashMap::new();
+    for path in rewritten {
+        let (Some(id), Some(inode)) = (new.id(path), new.get(path)) else { continue };
         let what = match first_names.get(&id) {
-            Some(first) => What::Link(first.clone()),
+            Some(first) => What::Link((*first).clone()),
             None => {
-                first_names.insert(id, path.clone());
+                first_names.insert(id, path);
                 What::Node(inode.clone())
             }
         };
@@ -76,23 +75,41 @@ fn rank(what: &What) -> u8 {
     }
 }
 
-/// The paths of `new` that a layer over `old` must write: those whose inode differs, and with one name of a hardlink
-/// set all its names, as a layer cannot link to a name in another layer.
-fn rewritten<'a>(old: &Tree, new: &'a Tree) -> HashSet<&'a TreePath> {
-    let (old_sets, new_sets) = (old.hardlinks(), new.hardlinks());
-    let alone = BTreeSet::new();
-    let mut rewritten = HashSet::new();
-    for (path, id, inode) in new.iter() {
-        if rewritten.contains(path) {
-            continue;
+/// Which paths differ between two trees.
+struct Difference<'a> {
+    /// Only in the old tree.
+    gone: Vec<&'a TreePath>,
+    /// What a layer over the old tree must write: paths of the new one whose inode differs, and with one name of a
+    /// hardlink set all its names, as a layer cannot link to a name in another layer.
+    rewritten: BTreeSet<&'a TreePath>,
+    /// Those of them that are only in the new tree.
+    added: HashSet<&'a TreePath>,
+}
+
+impl<'a> Difference<'a> {
+    /// Walks both trees side by side: each gives its paths in the same order.
+    fn between(old: &'a Tree, new: &'a Tree) -> Self {
+        let (old_sets, new_sets) = (old.hardlinks(), new.hardlinks());
+        let alone = BTreeSet::new();
+        let mut it = Difference { gone: Vec::new(), rewritten: BTreeSet::new(), added: HashSet::new() };
+        let mut old_entries = old.iter().peekable();
+        for (path, id, inode) in new.iter() {
+            while let Some((passed, ..)) = old_entries.next_if(|(old_path, ..)| *old_path < path) {
+                it.gone.push(passed);
+            }
+            let before = old_entries.next_if(|(old_path, ..)| *old_path == path);
+            let same = before.is_some_and(|(_, old_id, old_inode)| {
+                old_inode == inode && old_sets.get(&old_id).unwrap_or(&alone) == new_sets.get(&id).unwrap_or(&alone)
+            });
+            if before.is_none() {
+                it.added.insert(path);
+            }
+            if !same {
+                it.rewritten.insert(path);
+                it.rewritten.extend(new_sets.get(&id).into_iter().flatten().copied());
+            }
         }
-        let same = old.get(path) == Some(inode)
-            && old.id(path).and_then(|old_id| old_sets.get(&old_id)).unwrap_or(&alone)
-                == new_sets.get(&id).unwrap_or(&alone);
-        if !same {
-            rewritten.insert(path);
-            rewritten.extend(new_sets.get(&id).into_iter().flatten().copied());
-        }
+        it.gone.extend(old_entries.map(|(path, ..)| path));
+        it
     }
-    rewritten
 }

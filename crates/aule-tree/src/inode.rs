@@ -99,6 +99,11 @@ impl SparseMap {
         &self.0
     }
 
+    /// The size of the file.
+    pub fn end(&self) -> u64 {
+        self.0.last().map_or(0, |extent| extent.offset + extent.length)
+    }
+
     /// How many bytes of data there are.
     pub fn data_length(&self) -> u64 {
         self.0.iter().map(|e| e.length).sum()

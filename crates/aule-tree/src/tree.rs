@@ -145,6 +145,10 @@ impl Tree {
 
     /// Removes `path` and all below it; of the root only the contents. Says whether there was anything.
     pub fn remove(&mut self, path: &TreePath) -> bool {
+        // Nothing lies below a path that is not there.
+        if !self.names.contains_key(path) {
+            return false;
+        }
         let gone: Vec<TreePath> =
             self.subtree(path).map(|(path, ..)| path.clone()).filter(|path| !path.is_root()).collect();
         for path in &gone {

@@ -93,7 +93,7 @@ fn ext4() -> Vec<(String, Vec<u8>)> {
 
 /// The inputs that once made a target fail.
 pub(crate) fn regressions(target: &str) -> Vec<(String, Vec<u8>)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions").join(target);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/regressions").join(target);
     let Ok(files) = fs::read_dir(directory) else { return Vec::new() };
     files
         .map(|file| {

@@ -1,7 +1,7 @@
 //! The table at the end of a layer blob: what each entry is, and where the frames of its content lie.
 
 use crate::{Result, Store, StoreError};
-use aule_tree::{Digest, Layer, LayerEntry};
+use aule_tree::{Digest, Inode, Kind, Layer, LayerEntry};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
@@ -16,6 +16,8 @@ const MAGIC: &[u8; 8] = b"AULETBL1";
 const FOOTER: usize = 8 + 3 * 8 + 32;
 /// The largest unpacked table that is read: some two million entries.
 const TABLE_MAX: u64 = 512 << 20;
+/// The largest file that Linux takes (`off_t` is signed).
+const SIZE_MAX: u64 = i64::MAX as u64;
 
 /// A zstd frame within a layer blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,9 +72,8 @@ impl LayerTable {
         Ok(bytes)
     }
 
-    /// Parses the footer: the last 64 bytes of a blob of `size` bytes. Gives offset, length and unpacked length of the
-    /// table and its digest.
-    fn parse_footer(footer: &[u8; FOOTER], size: u64) -> Result<(u64, u64, u64, Digest), &'static str> {
+    /// Parses the footer: the last 64 bytes of a blob of `size` bytes.
+    fn parse_footer(footer: &[u8; FOOTER], size: u64) -> Result<Footer, &'static str> {
         let number = |at: usize| {
             let bytes = footer.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
             u64::from_le_bytes(bytes)
@@ -80,24 +81,38 @@ impl LayerTable {
         if footer.get(..8) != Some(MAGIC.as_slice()) {
             return Err("it has no table at its end");
         }
-        let (offset, length, plain) = (number(8), number(16), number(24));
+        let (offset, packed, plain) = (number(8), number(16), number(24));
         let digest = footer.get(32..).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
-        if offset.checked_add(length).is_none_or(|end| end > size) || plain > TABLE_MAX || length > TABLE_MAX {
+        if offset.checked_add(packed).is_none_or(|end| end > size) || plain > TABLE_MAX || packed > TABLE_MAX {
             return Err("its footer points outside of it");
         }
-        Ok((offset, length, plain, Digest::from_bytes(digest)))
+        Ok(Footer { offset, packed, plain, digest: Digest::from_bytes(digest) })
     }
 
-    /// Decodes a packed table. `limit` bounds the unpacked size.
-    pub fn decode(packed: &[u8], limit: u64, digest: Digest) -> Result<LayerTable, &'static str> {
+    /// Unpacks a table.
+    fn unpack(packed: &[u8], footer: &Footer) -> Result<Vec<u8>, &'static str> {
         let mut table = Vec::new();
         zstd::stream::read::Decoder::with_buffer(packed)
-            .and_then(|decoder| decoder.take(limit.min(TABLE_MAX)).read_to_end(&mut table))
+            .and_then(|decoder| decoder.take(footer.plain).read_to_end(&mut table))
             .map_err(|_| "its table cannot be decompressed")?;
-        if Digest::of(&table) != digest {
-            return Err("its table has another digest than its footer says");
+        match Digest::of(&table) == footer.digest {
+            true => Ok(table),
+            false => Err("its table has another digest than its footer says"),
         }
-        postcard::from_bytes(&table).map_err(|_| "its table cannot be understood")
+    }
+
+    /// Reads an unpacked table, of a blob whose frames end at `end`.
+    ///
+    /// # Errors
+    /// When it cannot be understood, points outside of the frames, or contradicts itself.
+    pub fn parse(table: &[u8], end: u64) -> Result<LayerTable, &'static str> {
+        let (table, rest): (LayerTable, _) =
+            postcard::take_from_bytes(table).map_err(|_| "its table cannot be understood")?;
+        if !rest.is_empty() {
+            return Err("its table is longer than its entries");
+        }
+        table.check(end)?;
+        Ok(table)
     }
 
     /// Reads the table of the layer blob `layer`.
@@ -106,34 +121,44 @@ impl LayerTable {
     /// When the blob is missing, or is no layer of ours, or its table is damaged or points outside of the blob.
     pub fn read(store: &Store, layer: Digest) -> Result<LayerTable> {
         let file = store.open_blob(layer)?;
-        LayerTable::read_from(&file, layer).map_err(|error| match error {
+        LayerTable::read_from(&file).map_err(|error| match error {
             ReadError::Io(source) => StoreError::Io { action: "read", path: store.blob_path(layer), source },
             ReadError::Damaged(reason) => StoreError::Layer { layer: layer.to_string(), reason: reason.into() },
         })
     }
 
-    fn read_from(file: &File, _layer: Digest) -> Result<LayerTable, ReadError> {
+    fn read_from(file: &File) -> Result<LayerTable, ReadError> {
         let size = file.metadata()?.len();
         let mut footer = [0; FOOTER];
         let at = size.checked_sub(FOOTER as u64).ok_or(ReadError::Damaged("it is too short"))?;
         file.read_exact_at(&mut footer, at)?;
-        let (offset, length, plain, digest) = LayerTable::parse_footer(&footer, size)?;
-        let mut packed = vec![0; usize::try_from(length).map_err(|_| ReadError::Damaged("its table is too long"))?];
-        file.read_exact_at(&mut packed, offset)?;
-        let table = LayerTable::decode(&packed, plain, digest)?;
-        table.check(offset)?;
-        Ok(table)
+        let footer = LayerTable::parse_footer(&footer, size)?;
+        let length = usize::try_from(footer.packed).map_err(|_| ReadError::Damaged("its table is too long"))?;
+        let mut packed = vec![0; length];
+        file.read_exact_at(&mut packed, footer.offset)?;
+        Ok(LayerTable::parse(&LayerTable::unpack(&packed, &footer)?, footer.offset)?)
     }
 
-    /// Frames must lie before the table, have at most [`super::CHUNK`] bytes, and add up to the content's length.
+    /// Sizes must be ones that a file can have. Frames must lie before the table, be of a length that [`super::CHUNK`]
+    /// bytes can have, and add up to the content's length.
     fn check(&self, end: u64) -> Result<(), &'static str> {
+        let longest = zstd::zstd_safe::compress_bound(super::CHUNK) as u64;
         for TableEntry { entry, frames } in &self.entries {
-            let inside = |frame: &Frame| frame.offset.checked_add(frame.length).is_some_and(|it| it <= end);
-            if !frames.iter().all(|frame| inside(frame) && frame.plain <= super::CHUNK as u64) {
+            let right = |frame: &Frame| {
+                frame.plain <= super::CHUNK as u64
+                    && frame.length <= longest
+                    && frame.offset.checked_add(frame.length).is_some_and(|it| it <= end)
+            };
+            if !frames.iter().all(right) {
                 return Err("its table points outside of its frames");
             }
             let stored = match &entry.what {
-                aule_tree::What::Node(inode) => inode.content().map_or(0, aule_tree::Content::stored_length),
+                aule_tree::What::Node(Inode { kind: Kind::File(content), .. }) => {
+                    if content.size > SIZE_MAX || content.sparse.as_ref().is_some_and(|map| map.end() != content.size) {
+                        return Err("its table gives a file a size that it cannot have");
+                    }
+                    content.stored_length()
+                }
                 _ => 0,
             };
             if frames.iter().map(|frame| frame.plain).sum::<u64>() != stored {
@@ -142,6 +167,17 @@ impl LayerTable {
         }
         Ok(())
     }
+}
+
+/// Where the table of a blob lies.
+struct Footer {
+    offset: u64,
+    /// Length of the table as it lies there.
+    packed: u64,
+    /// Unpacked length.
+    plain: u64,
+    /// Of the unpacked table.
+    digest: Digest,
 }
 
 enum ReadError {

@@ -1,9 +1,9 @@
-//! Fuzz target: see `exercise::fat`.
+//! Fuzz target: see `exercise/image.rs`, `fat`.
 
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses its own part")]
-#[path = "../exercise.rs"]
+#[path = "../exercise/image.rs"]
 mod exercise;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| exercise::fat(input));
