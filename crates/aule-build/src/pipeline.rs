@@ -175,9 +175,10 @@ pub fn build(request: &BuildRequest<'_>, merged: &Merged) -> Result<BuildOutcome
     let imported = wanted.import(request)?;
     request.observer.step("base", imported.cached);
     pins.lock.base = if wanted.replaced { request.lock.base.clone() } else { imported.lock.clone() };
-    if request.lock_mode == LockMode::Locked && pins.lock != request.lock {
+    // Files were compared when they were pinned. What the lock holds for other variants is not this build's business.
+    if request.lock_mode == LockMode::Locked && pins.lock.base != request.lock.base {
         return Err(BuildError::Locked(
-            "the lock does not fit the recipe; run `aule lock` and commit the result".into(),
+            "the lock has another base image than the recipe; run `aule lock` and commit the result".into(),
         ));
     }
     let origin =
@@ -544,13 +545,19 @@ fn finish(
     let inputs = (&recipe.boot, &recipe.root, has_seed.then_some(seed_digests), &info.boot_mount);
     chain.step("config", &inputs, |stage| configure(stage, merged, &seed, boot_mount.as_ref()))?;
 
-    let mut manifests = vec![image::put_image(store, &chain.layers, &chain.layer_names, date)?];
-    let templates = std::mem::take(&mut chain.templates);
+    let in_boot = |path: &TreePath| boot_mount.as_ref().is_some_and(|mount| path.starts_with(mount));
+    let (boot_templates, root_templates): (Vec<_>, Vec<_>) = std::mem::take(&mut chain.templates)
+        .into_iter()
+        .map(|path| (in_boot(&path), String::from_utf8_lossy(path.as_bytes()).into_owned()))
+        .partition(|(in_boot, _)| *in_boot);
+    let names = |templates: Vec<(bool, String)>| templates.into_iter().map(|(_, path)| path).collect::<Vec<_>>();
+    let (boot_templates, root_templates) = (names(boot_templates), names(root_templates));
+    let mut manifests = vec![image::put_image(store, &chain.layers, &chain.layer_names, date, &root_templates)?];
     if recipe.outputs.contains(&Output::Boot) {
         let Some(mount) = &boot_mount else {
             return Err(BuildError::Boot("the image has no boot partition".into()));
         };
-        let options = BootOptions::new(recipe.boot.size, &info, &templates, mount);
+        let options = BootOptions::new(recipe.boot.size, &info, boot_templates);
         manifests.push(chain.output("boot", &options, Some(mount), |stage| {
             let tree = stage.tree.rooted_at(mount);
             let tree = tree.ok_or_else(|| BuildError::Boot(format!("{mount} is not a directory any more")))?;
@@ -558,11 +565,12 @@ fn finish(
         })?);
     }
     if recipe.outputs.contains(&Output::NfsRoot) {
-        manifests.push(chain.output("nfs-root", &(), None, |stage| {
+        manifests.push(chain.output("nfs-root", &root_templates, None, |stage| {
             let options = ArchiveOptions { jobs: request.jobs, table: false, diff_id: false };
             let archive = flatten(store, &stage.tree, stage.contents(), options)?;
             let file = artifact::file(types::ROOT_ARCHIVE, "root.tar.zst", archive.digest, archive.size);
-            artifact::put(store, "nfs-root", types::NFS_ROOT, vec![file], Annotations::new(), None)
+            let annotations = image::template_annotation(&root_templates);
+            artifact::put(store, "nfs-root", types::NFS_ROOT, vec![file], annotations, None)
         })?);
     }
     let mut documents = Vec::new();

@@ -105,6 +105,22 @@ fn a_root_over_nfs_is_prepared() {
     assert!(disk.text("boot/firmware/meta-data").starts_with("instance-id: aule-"));
 }
 
+/// Whoever serves a build finds out from its manifests what is to be rendered.
+#[test]
+fn templates_are_named() {
+    let bench = Bench::new();
+    let outcome = bench.build("recipe.yaml", "netboot").unwrap();
+    let of = |name: &str| {
+        let artifact = outcome.artifacts.iter().find(|it| it.name == name).unwrap();
+        let manifest: aule_store::oci::Manifest = bench.store().read_document(artifact.digest).unwrap();
+        manifest.annotations.get(aule_build::TEMPLATES).cloned()
+    };
+    assert_eq!(of("boot").as_deref(), Some("boot/firmware/cmdline.txt"));
+    assert_eq!(of("nfs-root").as_deref(), Some("etc/motd"));
+    assert_eq!(of("oci").as_deref(), Some("etc/motd"));
+    assert_eq!(of("seed"), None);
+}
+
 #[test]
 fn a_date_is_the_newest_time_of_all() {
     let bench = Bench::new();

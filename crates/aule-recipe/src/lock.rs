@@ -37,7 +37,7 @@ pub struct Lock {
 /// The upstream image as it was when it was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedBase {
-    /// URL, or a local image's name relative to the recipe ([`Input::name`](crate::Input::name)).
+    /// URL.
     pub url: String,
     /// Bytes of the file as it was fetched, compressed or not.
     pub size: u64,
@@ -150,7 +150,8 @@ impl Lock {
     pub fn compare(&self, recipes: &[&Recipe], base: BaseEntry) -> LockDifference {
         let mut difference = LockDifference::default();
         if base == BaseEntry::Compared {
-            let wanted = recipes.first().map(|recipe| &recipe.base);
+            // A local image is an input like an overlay: nothing of it is locked.
+            let wanted = recipes.first().map(|recipe| &recipe.base).filter(|base| base.image.as_local().is_none());
             let name = wanted.map(|base| base.image.name());
             let locked = self.base.as_ref();
             match (name, locked) {

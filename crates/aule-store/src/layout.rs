@@ -151,8 +151,8 @@ fn refuse_other_directories(root: &Path) -> Result<()> {
     if layout.exists() {
         return Ok(());
     }
-    // A store whose making was cut short holds only names of ours.
-    let ours = ["blobs", "cache", "tmp", "lock", "index.lock", "index.json"];
+    // A store whose making was cut short holds only names of ours; `oci-layout` may have come from another process since.
+    let ours = ["blobs", "cache", "tmp", "lock", "index.lock", "index.json", "oci-layout"];
     for entry in fs::read_dir(root).map_err(StoreError::io("read", root))? {
         let entry = entry.map_err(StoreError::io("read", root))?;
         if !ours.iter().any(|name| entry.file_name() == *name) {

@@ -1,24 +1,8 @@
 //! What a path names: kind, metadata and, for files, the digest of the content.
 
-use crate::Digest;
+use crate::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// A point in time: seconds since 1970-01-01T00:00:00Z (may be negative) and nanoseconds (below 10⁹).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub struct Timestamp {
-    /// Whole seconds since the epoch, rounded down.
-    pub seconds: i64,
-    /// Nanoseconds after that second, below 1,000,000,000.
-    pub nanoseconds: u32,
-}
-
-impl Timestamp {
-    /// A whole second.
-    pub const fn from_seconds(seconds: i64) -> Self {
-        Timestamp { seconds, nanoseconds: 0 }
-    }
-}
 
 /// Extended attributes: full name (with `user.`, `security.` …) to value, in byte order of the names.
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;

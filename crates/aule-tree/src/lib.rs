@@ -14,13 +14,15 @@ mod inode;
 mod layer;
 mod path;
 mod resolve;
+mod timestamp;
 mod tree;
 
 pub use apply::ApplyError;
 pub use diff::{Change, changes, diff};
 pub use digest::{Digest, DigestParseError, Hasher};
-pub use inode::{Content, Extent, Inode, Kind, Metadata, SparseError, SparseMap, Timestamp, Xattrs};
+pub use inode::{Content, Extent, Inode, Kind, Metadata, SparseError, SparseMap, Xattrs};
 pub use layer::{Layer, LayerEntry, What};
 pub use path::{PathError, TreePath};
 pub use resolve::ResolveError;
+pub use timestamp::Timestamp;
 pub use tree::{InodeId, Tree};

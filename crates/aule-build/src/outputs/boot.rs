@@ -3,20 +3,24 @@
 use crate::{
     BuildError, Result,
     import::BaseInfo,
-    outputs::artifact::{self, types},
+    outputs::{
+        artifact::{self, types},
+        image::template_annotation,
+    },
     stage::flatten,
 };
 use aule_image::{FatContent, FatEntry, FatOptions, write_fat};
 use aule_store::{
     Store,
     layer::{ArchiveOptions, CHUNK, Contents},
-    oci::{Annotations, Descriptor},
+    oci::Descriptor,
 };
-use aule_tree::{Hasher, Inode, Kind, Tree, TreePath};
+use aule_tree::{Hasher, Inode, Kind, Tree};
 use std::io::{self, Read};
 
 /// The annotation with the paths that are rendered for each node when they are served, separated by line feeds;
-/// relative to the root of the tree. Absent when there are none.
+/// relative to the root of the tree. The `boot` artifact has those of the boot partition, the image and the `nfs-root`
+/// artifact have all others. Absent when there are none.
 pub const TEMPLATES: &str = "dev.aule.templates";
 
 /// Everything that decides the bytes of the output, beside the tree.
@@ -31,16 +35,12 @@ pub(crate) struct BootOptions {
 }
 
 impl BootOptions {
-    pub(crate) fn new(size: Option<u64>, info: &BaseInfo, templates: &[TreePath], mount: &TreePath) -> Self {
+    pub(crate) fn new(size: Option<u64>, info: &BaseInfo, templates: Vec<String>) -> Self {
         BootOptions {
             size,
             max_size: if size.is_some() { None } else { info.boot_size },
             label: info.boot_label.clone().unwrap_or_else(|| "system-boot".into()),
-            templates: templates
-                .iter()
-                .filter(|path| path.starts_with(mount))
-                .map(|path| String::from_utf8_lossy(path.as_bytes()).into_owned())
-                .collect(),
+            templates,
         }
     }
 }
@@ -100,11 +100,7 @@ pub(crate) fn make(
         artifact::file(types::FAT_IMAGE, "boot.img", digest, summary.size),
         artifact::file(types::BOOT_ARCHIVE, "boot.tar.zst", archive.digest, archive.size),
     ];
-    let mut annotations = Annotations::new();
-    if !options.templates.is_empty() {
-        annotations.insert(TEMPLATES.into(), options.templates.join("\n"));
-    }
-    artifact::put(store, "boot", types::BOOT, blobs, annotations, None)
+    artifact::put(store, "boot", types::BOOT, blobs, template_annotation(&options.templates), None)
 }
 
 /// Reads a file of the tree from its first byte to its last.

@@ -1,15 +1,22 @@
 //! The root filesystem as a runnable `linux/arm64` image, and the index that is the build.
 
-use crate::{FORMAT_VERSION, Result, rfc3339, stage::LayerRecord};
+use crate::{FORMAT_VERSION, Result, outputs::boot::TEMPLATES, stage::LayerRecord};
 use aule_store::{
     ARTIFACT_NAME, FORMAT, Store,
     oci::{Annotations, Descriptor, History, ImageConfig, Index, Manifest, Platform, RootFs, RunConfig, media_type},
 };
 use aule_tree::Timestamp;
 
-/// Puts configuration and manifest of the image that `layers` make up in the store. `names` says which step made each.
-pub(crate) fn put_image(store: &Store, layers: &[LayerRecord], names: &[&str], date: Timestamp) -> Result<Descriptor> {
-    let created = rfc3339(date);
+/// Puts configuration and manifest of the image that `layers` make up in the store. `names` says which step made each;
+/// `templates` are the files that are to be rendered for each node.
+pub(crate) fn put_image(
+    store: &Store,
+    layers: &[LayerRecord],
+    names: &[&str],
+    date: Timestamp,
+    templates: &[String],
+) -> Result<Descriptor> {
+    let created = date.whole_seconds().to_string();
     let config = ImageConfig {
         created: Some(created.clone()),
         architecture: "arm64".into(),
@@ -32,12 +39,18 @@ pub(crate) fn put_image(store: &Store, layers: &[LayerRecord], names: &[&str], d
         config: store.put_document(media_type::CONFIG, &config)?,
         layers: layers.iter().map(|layer| layer.descriptor.clone()).collect(),
         subject: None,
-        annotations: Annotations::new(),
+        annotations: template_annotation(templates),
     };
     let mut descriptor = store.put_document(media_type::MANIFEST, &manifest)?;
     descriptor.platform = Some(Platform { architecture: "arm64".into(), os: "linux".into() });
     descriptor.annotations.insert(ARTIFACT_NAME.into(), "oci".into());
     Ok(descriptor)
+}
+
+/// The annotation that names templates, where there are any.
+pub(crate) fn template_annotation(templates: &[String]) -> Annotations {
+    let joined = (!templates.is_empty()).then(|| (TEMPLATES.to_owned(), templates.join("\n")));
+    joined.into_iter().collect()
 }
 
 /// Puts the index in the store: its digest is the identity of the build.

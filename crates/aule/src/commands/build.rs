@@ -22,6 +22,10 @@ pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: For
     let mut lock = LockFile::read(&arguments.recipe)?;
     let mode = if arguments.locked { LockMode::Locked } else { LockMode::Add };
     lock.forget(arguments.update.as_deref())?;
+    if arguments.locked {
+        let all = set.variants().into_iter().map(|name| set.variant(name)).collect::<Result<Vec<_>, _>>()?;
+        lock.refuse_difference(&all, arguments.base.is_some())?;
+    }
     let store = environment::store(store)?;
     let story = Story::new();
     let mut builds = Vec::new();

@@ -76,6 +76,20 @@ impl LockFile {
         Ok(())
     }
 
+    /// `--locked`: refuses any difference between lock and recipe. To be called with all variants, before anything is
+    /// fetched; `replaced` says that `--base` takes the place of the recipe's image.
+    pub(super) fn refuse_difference(&self, variants: &[Merged], replaced: bool) -> Result<(), Failure> {
+        let recipes: Vec<_> = variants.iter().map(|merged| &merged.recipe).collect();
+        let base = if replaced { BaseEntry::LeftAlone } else { BaseEntry::Compared };
+        let difference = self.now.compare(&recipes, base);
+        if difference.is_empty() {
+            return Ok(());
+        }
+        let place = self.path.display();
+        Err(Failure::new(format!("the lock {place} does not fit the recipe\n{difference}"))
+            .hint("run `aule lock`, and commit the result"))
+    }
+
     /// The lock that a build starts from.
     pub(super) fn for_build(&self) -> Lock {
         self.now.clone()

@@ -238,7 +238,7 @@ pub(super) fn detail(aspect: Aspect, old: &Inode, new: &Inode) -> String {
         }
         (Aspect::Mode, _) => Some(format!("{:04o}", inode.metadata.mode)),
         (Aspect::Owner, _) => Some(format!("{}:{}", inode.metadata.uid, inode.metadata.gid)),
-        (Aspect::Mtime, _) => Some(text::time(inode.metadata.mtime)),
+        (Aspect::Mtime, _) => Some(inode.metadata.mtime.to_string()),
         _ => None,
     };
     if aspect == Aspect::Xattrs {

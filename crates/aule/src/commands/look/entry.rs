@@ -74,7 +74,7 @@ impl Entry {
             target_hex,
             major,
             minor,
-            mtime: text::time(metadata.mtime),
+            mtime: metadata.mtime.to_string(),
             xattrs: metadata.xattrs.iter().map(|(name, value)| (text::escape(name), text::hex(value))).collect(),
             hardlinks: others.into_iter().flatten().filter(|other| **other != path).map(|it| text::path(it)).collect(),
         }
@@ -101,5 +101,5 @@ pub(super) fn cells(path: &TreePath, inode: &Inode) -> [String; 6] {
         _ => text::path(path),
     };
     let (uid, gid) = (metadata.uid.to_string(), metadata.gid.to_string());
-    [text::mode(inode), uid, gid, size, text::whole_seconds(metadata.mtime), name]
+    [text::mode(inode), uid, gid, size, metadata.mtime.whole_seconds().to_string(), name]
 }

@@ -64,6 +64,10 @@ pub(super) fn run(store: &Store, reference: &str, output: &Path, format: Format)
         Some(root) => export.blob(&directory, "", "root.tar.zst", file(&build, root, types::ROOT_ARCHIVE)?)?,
         None => story.say("     note the build has no `nfs-root` artifact: root.tar.zst is left out"),
     }
+    for template in root.iter().flat_map(|it| it.annotations.get(TEMPLATES)).flat_map(|it| it.lines()) {
+        let path = text::escape(template.as_bytes());
+        story.say(&format!("     note /{path} in root.tar.zst is a template, which no file server fills in"));
+    }
     if let Some(seed) = &seed {
         export.seed(&directory, seed)?;
     }

@@ -108,7 +108,7 @@ fn inspect<'a>(store: &Store, build: &Build, reference: &'a str) -> Result<Inspe
         let manifest: Manifest = store.read_document(descriptor.digest)?;
         artifacts.push(Artifact {
             name: descriptor.annotations.get(ARTIFACT_NAME).cloned().unwrap_or_default(),
-            media_type: descriptor.artifact_type.clone().unwrap_or_else(|| descriptor.media_type.clone()),
+            media_type: manifest.artifact_type.clone().unwrap_or_else(|| descriptor.media_type.clone()),
             digest: descriptor.digest,
             size: manifest.layers.iter().map(|file| file.size).sum(),
             // The files of the first one are the layers, which are shown by themselves.

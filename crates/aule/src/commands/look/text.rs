@@ -1,6 +1,6 @@
-//! How things of a tree look as text: modes, times, paths, and columns.
+//! How things of a tree look as text: modes, paths, and columns.
 
-use aule_tree::{Digest, Inode, Kind, Timestamp, TreePath};
+use aule_tree::{Digest, Inode, Kind, TreePath};
 
 /// Mode as `ls -l` writes it: `drwxr-xr-x`; a `+` follows when there are extended attributes.
 pub(super) fn mode(inode: &Inode) -> String {
@@ -30,35 +30,6 @@ pub(super) fn mode(inode: &Inode) -> String {
         text.push('+');
     }
     text
-}
-
-/// A time in UTC as RFC 3339 has it, with a fraction where there is one: `2025-11-01T00:00:00Z`.
-pub(super) fn time(time: Timestamp) -> String {
-    let (days, seconds) = (time.seconds.div_euclid(86_400), time.seconds.rem_euclid(86_400));
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    let fraction = match time.nanoseconds {
-        0 => String::new(),
-        nanoseconds => format!(".{nanoseconds:09}").trim_end_matches('0').to_owned(),
-    };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
-}
-
-/// A time without its fraction.
-pub(super) fn whole_seconds(at: Timestamp) -> String {
-    time(Timestamp { nanoseconds: 0, ..at })
-}
-
-/// Days since 1970-01-01 as a date of the proleptic Gregorian calendar: years begin in March, eras have 400 of them.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days.saturating_add(719_468);
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// Bytes as text of one line: control characters and what is not UTF-8 as `\x1b`.
@@ -162,7 +133,7 @@ impl Columns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aule_tree::Metadata;
+    use aule_tree::{Metadata, Timestamp};
 
     #[test]
     fn modes_look_as_ls_writes_them() {
@@ -177,21 +148,6 @@ mod tests {
             let metadata = Metadata::root_owned(bits, Timestamp::default());
             assert_eq!(mode(&Inode { metadata, kind }), wanted);
         }
-    }
-
-    #[test]
-    fn times_are_utc() {
-        for (seconds, nanoseconds, wanted) in [
-            (0, 0, "1970-01-01T00:00:00Z"),
-            (951_782_400, 5_000_000, "2000-02-29T00:00:00.005Z"),
-            (-1, 0, "1969-12-31T23:59:59Z"),
-            (4_102_444_800, 1, "2100-01-01T00:00:00.000000001Z"),
-        ] {
-            assert_eq!(time(Timestamp { seconds, nanoseconds }), wanted);
-        }
-        // Times that no calendar has must not end the program.
-        let (past, future) = (Timestamp::from_seconds(i64::MIN), Timestamp::from_seconds(i64::MAX));
-        assert!(time(past).starts_with('-') && time(future).ends_with('Z'));
     }
 
     #[test]
