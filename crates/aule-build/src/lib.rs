@@ -8,12 +8,15 @@
 //! Nothing here prints, reads the environment or asks the clock: such things come in with a [`BuildRequest`].
 
 mod base;
+mod chain;
 mod error;
 mod import;
 mod inputs;
 mod key;
 mod outputs;
+mod pins;
 mod pipeline;
+mod request;
 mod stage;
 mod steps;
 
@@ -28,7 +31,6 @@ pub use outputs::{
     boot::TEMPLATES,
     provenance::{Origin, Provenance, ProvenanceStep, read as read_provenance},
 };
-pub use pipeline::{
-    Artifact, BuildOutcome, BuildRequest, LockMode, Network, Observer, StepOutcome, build, lock, rebuild,
-};
+pub use pipeline::{build, lock, rebuild};
+pub use request::{Artifact, ArtifactFile, BuildOutcome, BuildRequest, LockMode, Network, Observer, StepOutcome};
 pub use stage::LayerRecord;

@@ -1,9 +1,10 @@
 //! From a recipe to a build in the store: plan, steps, outputs, ref.
 
 use crate::{
-    BuildError, Result,
-    base::{ImportedBase, WantedBase, fetch_files, fetch_into_store},
-    inputs::{Bytes, InputKind, Inputs},
+    Artifact, ArtifactFile, BuildError, BuildOutcome, BuildRequest, LockMode, Result, StepOutcome,
+    base::{ImportedBase, WantedBase, fetch_files},
+    chain::Chain,
+    inputs::{Bytes, Inputs},
     key::step_key,
     outputs::{
         artifact::{self, types},
@@ -12,144 +13,18 @@ use crate::{
         provenance::{Origin, Provenance, ProvenanceStep},
         source::{self, Source},
     },
-    stage::{LayerRecord, Stage, flatten},
+    pins::{Pins, inputs_digest, pin_files, seed_inputs},
+    stage::{Stage, flatten},
     steps::{boot as boot_step, files, nfs_root, overlays, seed::Seed, services},
 };
-use aule_recipe::{Diagnostics, Lock, LockedFile, Merged, Output, Root, RootOver};
+use aule_recipe::{Diagnostics, Lock, Merged, Output, Root, RootOver};
 use aule_store::{
-    ARTIFACT_NAME, Build, StepKey, Store,
-    download::Proxies,
+    ARTIFACT_NAME, Build, Store,
     layer::ArchiveOptions,
     oci::{Annotations, Descriptor, Manifest},
 };
-use aule_tree::{Digest, Hasher, Timestamp, TreePath};
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
-
-/// Told what a build does, for people who wait.
-pub trait Observer: Sync {
-    /// A step is done.
-    fn step(&self, name: &str, cached: bool);
-    /// Something worth a line.
-    fn note(&self, message: &str);
-    /// `done` of `total` bytes.
-    fn progress(&self, what: &'static str, done: u64, total: Option<u64>);
-}
-
-/// How the network is reached.
-#[derive(Debug, Clone, Default)]
-pub struct Network {
-    /// The proxies to use.
-    pub proxies: Option<Proxies>,
-    /// PEM certificates to trust beside the built-in roots.
-    pub extra_roots: Vec<u8>,
-}
-
-/// What may happen to the lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockMode {
-    /// What is missing is added, what is unused is dropped.
-    Add,
-    /// Any difference is an error.
-    Locked,
-}
-
-/// Everything that a build takes from outside.
-pub struct BuildRequest<'a> {
-    /// Where it goes.
-    pub store: &'a Store,
-    /// Where local inputs come from.
-    pub inputs: &'a dyn Inputs,
-    /// How many threads work; does not show in the result.
-    pub jobs: usize,
-    /// A local image in place of the recipe's.
-    pub base: Option<PathBuf>,
-    /// How the network is reached.
-    pub network: Network,
-    /// The time by which signatures are judged; `None` to judge them whatever the time.
-    pub now: Option<Timestamp>,
-    /// The lock as it is.
-    pub lock: Lock,
-    /// What may happen to it.
-    pub lock_mode: LockMode,
-    /// Told what happens.
-    pub observer: &'a dyn Observer,
-}
-
-/// A finished step, as `--format json` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StepOutcome {
-    /// `base`, `files`, `config`, or `output NAME`.
-    pub name: String,
-    /// Its key.
-    pub key: StepKey,
-    /// Whether its result was there already.
-    pub cached: bool,
-}
-
-/// One artifact of a build, as `--format json` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Artifact {
-    /// `boot`, `nfs-root`, `oci`, `seed`, `source`.
-    pub name: String,
-    /// Of the manifest.
-    pub media_type: String,
-    /// Of the manifest.
-    pub digest: Digest,
-    /// Of all its files together, in bytes.
-    pub size: u64,
-    /// The files that the manifest lists.
-    pub files: Vec<ArtifactFile>,
-}
-
-/// One file (or layer) of an artifact.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ArtifactFile {
-    /// The name that it is exported under; none for the layers of the image.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Of the blob.
-    pub media_type: String,
-    /// Of the blob.
-    pub digest: Digest,
-    /// Of the blob, in bytes.
-    pub size: u64,
-}
-
-/// A finished build.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct BuildOutcome {
-    /// The recipe's name.
-    pub recipe: String,
-    /// The variant.
-    pub variant: String,
-    /// The reference under which it is stored.
-    #[serde(rename = "ref")]
-    pub reference: String,
-    /// The digest of its index: its identity.
-    pub digest: Digest,
-    /// What it is made of.
-    pub artifacts: Vec<Artifact>,
-    /// What was done.
-    pub steps: Vec<StepOutcome>,
-    /// The lock as it should be from now on.
-    #[serde(skip)]
-    pub lock: Lock,
-}
-
-/// What is remembered of a step that changes the tree.
-#[derive(Serialize, Deserialize)]
-struct StepResult {
-    layer: Option<LayerRecord>,
-    templates: Vec<TreePath>,
-    origins: Vec<(TreePath, String)>,
-}
-
-/// The parts of a recipe whose pins a build needs.
-struct Pins {
-    files: BTreeMap<String, Digest>,
-    lock: Lock,
-}
+use aule_tree::{Digest, Timestamp, TreePath};
+use std::collections::BTreeMap;
 
 /// Resolves the base image and every fetched file, and gives the lock that pins them.
 ///
@@ -233,187 +108,6 @@ fn refuse_unsupported(merged: &Merged) -> Result<()> {
         return Err(Diagnostics::from(diagnostic).into());
     }
     Ok(())
-}
-
-/// Digests of all fetched files: from the lock, else the recipe, else fetched now.
-fn pin_files(request: &BuildRequest<'_>, merged: &Merged) -> Result<Pins> {
-    let mut pins = Pins { files: BTreeMap::new(), lock: Lock::default() };
-    let mut files: BTreeMap<String, LockedFile> = BTreeMap::new();
-    for (path, url, stated) in merged.recipe.fetched_files() {
-        let stated = stated.map(|it| Digest::from_bytes(it.0));
-        let locked =
-            request.lock.file(url).filter(|it| stated.is_none_or(|stated| stated == Digest::from_bytes(it.sha256.0)));
-        let pin = match locked {
-            Some(locked) => locked.clone(),
-            None if request.lock_mode == LockMode::Locked => {
-                let message = format!("`{}` is not in the lock, or with another digest", url.as_str());
-                let diagnostic = merged.origins.diagnostic(&format!("files.{path}.url"), message);
-                return Err(Diagnostics::from(diagnostic.help("run `aule lock`, and commit the result")).into());
-            }
-            None => {
-                let (digest, size) = fetch_into_store(request, url.as_str(), stated)?;
-                LockedFile { url: url.as_str().into(), size, sha256: aule_recipe::Sha256(*digest.as_bytes()) }
-            }
-        };
-        pins.files.insert(url.as_str().to_owned(), Digest::from_bytes(pin.sha256.0));
-        files.insert(url.as_str().to_owned(), pin);
-    }
-    pins.lock.files = files.into_values().collect();
-    Ok(pins)
-}
-
-/// The digest of all local inputs that the tree takes in: paths, kinds, executable bits and bytes.
-fn inputs_digest(request: &BuildRequest<'_>, merged: &Merged) -> Result<Digest> {
-    let mut hasher = Hasher::new();
-    let recipe = &merged.recipe;
-    let failed = |key: &str, path: &aule_recipe::LocalPath, error: std::io::Error| {
-        let message = format!("cannot read `{path}`: {error}");
-        BuildError::Recipe(Diagnostics::from(merged.origins.diagnostic(key, message)))
-    };
-    for (number, overlay) in recipe.overlays.iter().enumerate() {
-        let key = format!("overlays[{number}]");
-        for entry in request.inputs.directory(overlay).map_err(|error| failed(&key, overlay, error))? {
-            hasher.field(&entry.path);
-            hash_input(&mut hasher, &entry.kind).map_err(|error| failed(&key, overlay, error))?;
-        }
-        hasher.field(b"end of overlay");
-    }
-    for (path, entry) in &recipe.files {
-        if let aule_recipe::FileKind::Source(local) = &entry.kind {
-            let key = format!("files.{path}");
-            let kind = request.inputs.file(local).map_err(|error| failed(&key, local, error))?;
-            hash_input(&mut hasher, &kind).map_err(|error| failed(&key, local, error))?;
-        }
-    }
-    Ok(hasher.finish())
-}
-
-fn hash_input(hasher: &mut Hasher, kind: &InputKind) -> std::io::Result<()> {
-    match kind {
-        InputKind::Directory => hasher.field(b"directory"),
-        InputKind::Symlink(target) => {
-            hasher.field(b"symlink");
-            hasher.field(target);
-        }
-        InputKind::File { bytes, executable } => {
-            hasher.field(if *executable { b"program" } else { b"file" });
-            hasher.field(bytes.digest()?.0.as_bytes());
-        }
-    }
-    Ok(())
-}
-
-/// What the provenance says of a step: its outcome, its layer, and which recipe key touched each path.
-type StepRecord = (StepOutcome, Option<Digest>, Vec<(TreePath, String)>);
-
-/// The chain of steps so far.
-struct Chain<'a> {
-    request: &'a BuildRequest<'a>,
-    date: Timestamp,
-    layers: Vec<LayerRecord>,
-    layer_names: Vec<&'static str>,
-    templates: Vec<TreePath>,
-    outcomes: Vec<StepOutcome>,
-    provenance: Vec<StepRecord>,
-    /// The tree after the last step that ran; `None` while all came from the cache.
-    stage: Option<Stage>,
-}
-
-impl Chain<'_> {
-    /// Runs a step, or takes its result from the cache. `inputs` decides the result together with the layers so far.
-    fn step(
-        &mut self,
-        name: &'static str,
-        inputs: &impl Serialize,
-        run: impl FnOnce(&mut Stage) -> Result<()>,
-    ) -> Result<()> {
-        let store = self.request.store;
-        let below: Vec<Digest> = self.layers.iter().map(|layer| layer.descriptor.digest).collect();
-        let key = step_key(name, &(&below, self.date, inputs))?;
-        let cached: Option<StepResult> = store.step_result(key)?;
-        let was_cached = cached.is_some();
-        let result = match cached {
-            Some(result) => {
-                if result.layer.is_some() {
-                    self.stage = None;
-                }
-                result
-            }
-            None => {
-                let mut stage = match self.stage.take() {
-                    Some(stage) => stage,
-                    None => Stage::open(store, &self.layers, self.date)?,
-                };
-                run(&mut stage)?;
-                let layer = stage.commit(store, self.request.jobs)?;
-                let result = StepResult {
-                    layer,
-                    templates: std::mem::take(&mut stage.templates),
-                    origins: std::mem::take(&mut stage.origins).into_iter().collect(),
-                };
-                let blobs: Vec<_> = result.layer.iter().map(|layer| layer.descriptor.digest).collect();
-                store.set_step_result(key, &blobs, &result)?;
-                self.stage = Some(stage);
-                result
-            }
-        };
-        let outcome = StepOutcome { name: name.into(), key, cached: was_cached };
-        let digest = result.layer.as_ref().map(|layer| layer.descriptor.digest);
-        self.provenance.push((outcome.clone(), digest, result.origins));
-        self.done(outcome);
-        self.templates.extend(result.templates);
-        if let Some(layer) = result.layer {
-            self.layers.push(layer);
-            self.layer_names.push(name);
-        }
-        Ok(())
-    }
-
-    fn done(&mut self, outcome: StepOutcome) {
-        self.request.observer.step(&outcome.name, outcome.cached);
-        self.outcomes.push(outcome);
-    }
-
-    /// Makes an output, or takes it from the cache: by the layers, and where those are new by the part of the tree that
-    /// it is made of.
-    fn output(
-        &mut self,
-        name: &str,
-        options: &impl Serialize,
-        subtree: Option<&TreePath>,
-        make: impl FnOnce(&Stage) -> Result<Descriptor>,
-    ) -> Result<Descriptor> {
-        let store = self.request.store;
-        let step = format!("output {name}");
-        let layers: Vec<Digest> = self.layers.iter().map(|layer| layer.descriptor.digest).collect();
-        let by_layers = step_key(&step, &("layers", layers, options))?;
-        if let Some(found) = store.step_result::<Descriptor>(by_layers)? {
-            self.done(StepOutcome { name: step, key: by_layers, cached: true });
-            return Ok(found);
-        }
-        let stage = match self.stage.take() {
-            Some(stage) => stage,
-            None => Stage::open(store, &self.layers, self.date)?,
-        };
-        let tree = match subtree {
-            Some(path) => stage.tree.rooted_at(path).map(|tree| tree.digest()),
-            None => Some(stage.tree.digest()),
-        };
-        let by_tree = step_key(&step, &("tree", tree, options))?;
-        let found: Option<Descriptor> = store.step_result(by_tree)?;
-        let cached = found.is_some();
-        let descriptor = match found {
-            Some(found) => found,
-            None => make(&stage)?,
-        };
-        let blobs = artifact::blobs(store, std::slice::from_ref(&descriptor))?;
-        for key in [by_layers, by_tree] {
-            store.set_step_result(key, &blobs, &descriptor)?;
-        }
-        self.stage = Some(stage);
-        self.done(StepOutcome { name: step, key: by_layers, cached });
-        Ok(descriptor)
-    }
 }
 
 /// `root: {over: nfs}`, if the recipe says so.
@@ -511,17 +205,7 @@ fn finish(
     let info = imported.base.info.clone();
     let date = recipe.date.map_or(info.newest, |date| Timestamp::from_seconds(date.seconds()));
     let base = StepOutcome { name: "base".into(), key: imported.key, cached: imported.cached };
-    let base_layer = imported.base.layer.clone();
-    let mut chain = Chain {
-        request,
-        date,
-        layers: vec![base_layer.clone()],
-        layer_names: vec!["base"],
-        templates: Vec::new(),
-        outcomes: vec![base.clone()],
-        provenance: vec![(base, Some(base_layer.descriptor.digest), Vec::new())],
-        stage: None,
-    };
+    let mut chain = Chain::begin(request, date, base, imported.base.layer.clone());
     let boot_mount = info.boot_mount.as_ref().map(TreePath::new).transpose()?;
     let over_nfs = over_nfs(merged);
 
@@ -642,21 +326,6 @@ fn finish(
         steps: chain.outcomes,
         lock: pins.lock,
     })
-}
-
-/// Digests of the local documents of the seed: the source holds them as they are, not merged.
-fn seed_inputs(request: &BuildRequest<'_>, merged: &Merged) -> Result<Vec<Digest>> {
-    let cloud_init = &merged.recipe.cloud_init;
-    let documents = cloud_init.user_data.iter().chain(&cloud_init.meta_data);
-    let documents = documents.chain(&cloud_init.vendor_data).chain(&cloud_init.network_config);
-    let mut digests = Vec::new();
-    for local in documents.filter_map(|document| document.as_local()) {
-        if let Ok(InputKind::File { bytes, .. }) = request.inputs.file(local) {
-            let place = TreePath::new(local.name()).unwrap_or_else(|_| TreePath::root());
-            digests.push(bytes.digest().map_err(|source| BuildError::ReadInput { path: place, source })?.0);
-        }
-    }
-    Ok(digests)
 }
 
 fn describe(store: &Store, descriptor: &Descriptor) -> Result<Artifact> {
