@@ -30,6 +30,34 @@ pub struct Contents {
     places: HashMap<Digest, (usize, Vec<Frame>)>,
 }
 
+/// The frames that hold the stored bytes of one content, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct ContentFrames<'a> {
+    layer: Digest,
+    file: &'a File,
+    frames: &'a [Frame],
+}
+
+impl ContentFrames<'_> {
+    /// The layer that they lie in.
+    pub fn layer(&self) -> Digest {
+        self.layer
+    }
+
+    /// Where they lie in the layer.
+    pub fn frames(&self) -> &[Frame] {
+        self.frames
+    }
+
+    /// Reads and decompresses one of them. Whether its bytes are the right ones is for the caller to see.
+    ///
+    /// # Errors
+    /// When it cannot be read, or cannot be decompressed to the length that the table gives.
+    pub fn read(&self, frame: &Frame) -> Result<Vec<u8>> {
+        Contents::read_frame(&self.layer, self.file, frame)
+    }
+}
+
 impl Contents {
     /// Nothing.
     pub fn new() -> Self {
@@ -78,6 +106,15 @@ impl Contents {
         let (number, frames) = self.places.get(&content.digest).ok_or_else(missing)?;
         let (digest, file) = self.layers.get(*number).ok_or_else(missing)?;
         Ok((digest, file, frames))
+    }
+
+    /// The frames of a content, to be read one by one.
+    ///
+    /// # Errors
+    /// When no layer holds it.
+    pub fn frames(&self, content: &Content) -> Result<ContentFrames<'_>> {
+        let (layer, file, frames) = self.place(content)?;
+        Ok(ContentFrames { layer: *layer, file, frames })
     }
 
     /// Reads the compressed frames of a content into `buffer`; gives compressed and plain length of each.

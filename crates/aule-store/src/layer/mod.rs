@@ -21,7 +21,7 @@ mod tar_header;
 mod verify;
 mod writer;
 
-pub use contents::{ContentError, Contents};
+pub use contents::{ContentError, ContentFrames, Contents};
 pub use table::{Frame, LayerTable, TableEntry};
 pub use verify::{LayerCheck, LayerProblem};
 pub use writer::{Archive, ArchiveOptions, ArchiveWriter};

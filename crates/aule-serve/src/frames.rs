@@ -1,0 +1,190 @@
+//! Reading files out of layers, with a bounded cache of decompressed frames that all nodes share.
+//!
+//! Nothing is given out that was not checked. A file of one frame is compared with its digest whenever its frame is read
+//! anew. Of a larger file the first read compares all of it with its digest and remembers the digest of each frame, so that
+//! later reads need only the frames that they are about.
+
+use aule_store::{
+    StoreError,
+    layer::{ContentFrames, Contents, Frame},
+};
+use aule_tree::{Content, Digest, Hasher};
+use quick_cache::{Weighter, sync::Cache};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+/// What a frame takes beside its bytes, in the cache's own tables.
+const OVERHEAD: u64 = 128;
+
+/// A frame: the first half of its layer's digest, and where it lies there.
+type Key = ([u8; 16], u64);
+
+#[derive(Debug, Clone, Copy)]
+struct ByBytes;
+
+impl Weighter<Key, Arc<[u8]>> for ByBytes {
+    fn weight(&self, _: &Key, frame: &Arc<[u8]>) -> u64 {
+        frame.len() as u64 + OVERHEAD
+    }
+}
+
+/// Why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bytes in the store are not those of the file.
+    #[error("the content {content} is damaged in layer {layer}; `aule verify` says more")]
+    Damaged {
+        /// Of the file.
+        content: Digest,
+        /// Where it lies.
+        layer: Digest,
+    },
+}
+
+/// The cache.
+#[derive(Debug)]
+pub struct FrameCache {
+    frames: Cache<Key, Arc<[u8]>, ByBytes>,
+    /// Of each large content that was compared with its digest, the digests of its frames.
+    checked: RwLock<HashMap<Digest, Arc<[Digest]>>>,
+}
+
+impl FrameCache {
+    /// A cache of at most `bytes`.
+    pub fn new(bytes: u64) -> Self {
+        // An estimate for the first size of its tables: frames are a megabyte at most, most are some kilobytes.
+        let items = usize::try_from(bytes / (16 << 10)).unwrap_or(1 << 20);
+        FrameCache { frames: Cache::with_weighter(items, bytes, ByBytes), checked: RwLock::default() }
+    }
+
+    /// How many bytes it holds.
+    pub fn bytes(&self) -> u64 {
+        self.frames.weight()
+    }
+
+    /// Whether a read could be answered without touching the disk.
+    pub fn holds(&self, contents: &Contents, content: &Content, offset: u64, length: usize) -> bool {
+        let Ok(place) = contents.frames(content) else { return false };
+        if content.sparse.is_some() {
+            return false;
+        }
+        let mut start = 0;
+        place.frames().iter().all(|frame| {
+            let range = start..start + frame.plain;
+            start = range.end;
+            let outside = range.end <= offset || range.start >= offset + length as u64;
+            outside || self.frames.contains_key(&key(&place, frame))
+        })
+    }
+
+    /// Appends up to `length` bytes of a file from `offset` to `out`, fewer only at its end.
+    ///
+    /// # Errors
+    /// When the store cannot be read or its bytes are not those of the file; `out` may have some bytes more then.
+    pub fn read(
+        &self,
+        contents: &Contents,
+        content: &Content,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let end = content.size.min(offset.saturating_add(length as u64));
+        if offset >= end {
+            return Ok(());
+        }
+        let Some(map) = &content.sparse else {
+            return self.stored(contents, content, offset, end, out);
+        };
+        let begin = out.len();
+        out.resize(begin + (end - offset) as usize, 0);
+        let mut stored = map.to_pax().len() as u64;
+        let mut part = Vec::new();
+        for extent in map.extents() {
+            let (from, to) = (extent.offset.max(offset), (extent.offset + extent.length).min(end));
+            if from < to {
+                part.clear();
+                let at = stored + (from - extent.offset);
+                self.stored(contents, content, at, at + (to - from), &mut part)?;
+                let place = out.get_mut(begin + (from - offset) as usize..begin + (to - offset) as usize);
+                if let Some(place) = place.filter(|place| place.len() == part.len()) {
+                    place.copy_from_slice(&part);
+                }
+            }
+            stored += extent.length;
+        }
+        Ok(())
+    }
+
+    /// Appends stored bytes `offset..end` of a content.
+    fn stored(
+        &self,
+        contents: &Contents,
+        content: &Content,
+        offset: u64,
+        end: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let place = contents.frames(content)?;
+        let mut start = 0;
+        for (index, frame) in place.frames().iter().enumerate() {
+            let next = start + frame.plain;
+            if next > offset && start < end {
+                let bytes =
+                    self.frames.get_or_insert_with(&key(&place, frame), || self.load(&place, content, index, frame))?;
+                let from = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+                let to = usize::try_from(end.min(next) - start).unwrap_or(usize::MAX);
+                out.extend_from_slice(bytes.get(from..to).unwrap_or_default());
+            }
+            start = next;
+        }
+        Ok(())
+    }
+
+    /// Reads a frame from the disk and checks it.
+    fn load(
+        &self,
+        place: &ContentFrames<'_>,
+        content: &Content,
+        index: usize,
+        frame: &Frame,
+    ) -> Result<Arc<[u8]>, ReadError> {
+        let damaged = || ReadError::Damaged { content: content.digest, layer: place.layer() };
+        let bytes: Arc<[u8]> = place.read(frame)?.into();
+        let wanted = match place.frames() {
+            [_] => content.digest,
+            _ => *self.frame_digests(place, content)?.get(index).ok_or_else(damaged)?,
+        };
+        if Digest::of(&bytes) == wanted { Ok(bytes) } else { Err(damaged()) }
+    }
+
+    /// The digests of the frames of a content that was compared with its own.
+    fn frame_digests(&self, place: &ContentFrames<'_>, content: &Content) -> Result<Arc<[Digest]>, ReadError> {
+        if let Some(known) = self.checked.read().unwrap_or_else(PoisonError::into_inner).get(&content.digest) {
+            return Ok(Arc::clone(known));
+        }
+        let mut hasher = Hasher::new();
+        let mut digests = Vec::with_capacity(place.frames().len());
+        for frame in place.frames() {
+            let bytes = place.read(frame)?;
+            hasher.update(&bytes);
+            digests.push(Digest::of(&bytes));
+        }
+        if hasher.finish() != content.digest {
+            return Err(ReadError::Damaged { content: content.digest, layer: place.layer() });
+        }
+        let digests: Arc<[Digest]> = digests.into();
+        let mut checked = self.checked.write().unwrap_or_else(PoisonError::into_inner);
+        checked.insert(content.digest, Arc::clone(&digests));
+        Ok(digests)
+    }
+}
+
+fn key(place: &ContentFrames<'_>, frame: &Frame) -> Key {
+    (place.layer().as_bytes().first_chunk().copied().unwrap_or_default(), frame.offset)
+}

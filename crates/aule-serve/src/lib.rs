@@ -1,0 +1,13 @@
+//! The netboot server: what was built, published straight out of the content store.
+//!
+//! Nothing is unpacked and nothing is written to an export: NFS reads decompress the frames that they ask for, TFTP names are
+//! entries of a tree, and what differs between nodes is made when it is asked for.
+
+mod export;
+mod frames;
+mod nfs;
+pub mod site;
+
+pub use export::{Export, InodeNumber, Node, ROOT};
+pub use frames::{FrameCache, ReadError};
+pub use nfs::{HandleKey, NfsOptions};

@@ -1,0 +1,16 @@
+//! NFSv3, MOUNT and portmap over TCP, read-only, straight from the store.
+//!
+//! `xdr` and `rpc` read calls and write replies, bounded and without I/O; `portmap`, `mount` and `procedures` answer them
+//! over the trees of [`exports`](crate::exports); `handle` names an inode in a way that holds on every replica; `server`
+//! moves the bytes.
+
+mod handle;
+mod mount;
+mod portmap;
+mod procedures;
+mod rpc;
+mod server;
+mod xdr;
+
+pub use handle::HandleKey;
+pub use server::NfsOptions;

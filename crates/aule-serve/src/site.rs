@@ -1,0 +1,486 @@
+//! The site file: which images are served, to which nodes, on which ports.
+//!
+//! This module knows the file alone. What it says is compared with the store, the templates and the secrets by
+//! a check of its own.
+
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// The largest site file that is read, in bytes.
+pub const SITE_MAX: usize = 1 << 20;
+
+/// A site, as its file says. Paths are relative to the file's directory, and joined with it already.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// The store that images come from.
+    pub store: PathBuf,
+    /// Where small files are kept: SSH host keys of nodes, leases, timelines.
+    pub state: PathBuf,
+    /// The file with the key of NFS handles, shared by replicas; without it one is made in `state`.
+    #[serde(default)]
+    pub handle_key: Option<InFile>,
+    /// What nodes are told; without it the address on which a node reached the server.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// Images by the name that nodes boot.
+    pub images: BTreeMap<String, Image>,
+    /// Which node boots what; the first that matches wins.
+    #[serde(default)]
+    pub nodes: Vec<Spanned<Node>>,
+    /// Files with secrets, by the name that templates have for them.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, InFile>,
+    /// How often a seed with secrets is given.
+    #[serde(default)]
+    pub release: Release,
+    /// Ports.
+    #[serde(default)]
+    pub listen: Listen,
+    /// Who may ask; without it whoever reaches the server.
+    #[serde(default)]
+    pub allow: Vec<Network>,
+    /// How many bytes of decompressed files are kept in memory.
+    #[serde(default = "default_cache")]
+    pub cache: u64,
+}
+
+fn default_cache() -> u64 {
+    256 << 20
+}
+
+/// Something that stands in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InFile {
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// An image that nodes can boot.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Its reference in the store: `name:variant`, perhaps with `@sha256:…`, or a digest.
+    #[serde(rename = "ref")]
+    pub reference: Spanned<String>,
+}
+
+/// A rule for nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Which nodes it is for.
+    #[serde(rename = "match")]
+    pub matches: Match,
+    /// The node's name, a template.
+    pub name: String,
+    /// The image that it boots.
+    pub image: String,
+    /// Values for its templates.
+    #[serde(default)]
+    pub vars: BTreeMap<String, serde_json::Value>,
+}
+
+/// What a rule asks of a node; all that is said must fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    /// The last eight hex digits of its serial number.
+    #[serde(default)]
+    pub serial: Option<Serial>,
+    /// Its Ethernet address.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// What it calls itself in DHCP: `RPi4`, `RPi5`, `uefi-arm64`.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Any node.
+    #[serde(default)]
+    pub any: bool,
+}
+
+/// How often a seed with secrets is given out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Release {
+    /// Once in each boot that this server saw begin.
+    #[default]
+    Once,
+    /// Whenever it is asked for.
+    Always,
+}
+
+/// Where each part listens; `None` where it is off.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// TFTP, UDP.
+    #[serde(deserialize_with = "port")]
+    pub tftp: Option<SocketAddr>,
+    /// HTTP: seeds, artifacts, the OCI pull API, metrics.
+    #[serde(deserialize_with = "port")]
+    pub http: Option<SocketAddr>,
+    /// NFS and MOUNT, TCP.
+    #[serde(deserialize_with = "port")]
+    pub nfs: Option<SocketAddr>,
+    /// The port mapper, TCP.
+    #[serde(deserialize_with = "port")]
+    pub portmap: Option<SocketAddr>,
+    /// ProxyDHCP, UDP.
+    #[serde(deserialize_with = "port")]
+    pub proxy_dhcp: Option<SocketAddr>,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let at = |port| Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+        Listen { tftp: at(69), http: at(80), nfs: at(2049), portmap: at(111), proxy_dhcp: None }
+    }
+}
+
+fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "off" | "false" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            serde::de::Error::custom(format!("`{text}` is no address with a port; expected `0.0.0.0:69` or `off`"))
+        }),
+    }
+}
+
+/// The last 32 bits of a Pi's serial number, as its firmware writes them: eight lower-case hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Serial(pub u32);
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(pub [u8; 6]);
+
+/// A network of addresses, such as `192.168.1.0/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    length: u8,
+}
+
+/// A value that cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{given}` is no {what}; expected {expected}")]
+pub struct ValueError {
+    given: String,
+    what: &'static str,
+    expected: &'static str,
+}
+
+impl FromStr for Serial {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || ValueError {
+            given: text.chars().take(40).collect(),
+            what: "serial number",
+            expected: "8 or 16 hex digits",
+        };
+        // /proc/cpuinfo shows sixteen digits; the firmware asks with the last eight.
+        let last = match text.len() {
+            8 => text,
+            16 => text.get(8..).ok_or_else(wrong)?,
+            _ => return Err(wrong()),
+        };
+        if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        u32::from_str_radix(last, 16).map(Serial).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl FromStr for Mac {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || ValueError {
+            given: text.chars().take(40).collect(),
+            what: "Ethernet address",
+            expected: "six pairs of hex digits: `dc:a6:32:00:00:01`",
+        };
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
+            if !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(wrong());
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        if parts.next().is_some() { Err(wrong()) } else { Ok(Mac(bytes)) }
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Network {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || ValueError {
+            given: text.chars().take(60).collect(),
+            what: "network",
+            expected: "an address and how many of its bits count: `192.168.1.0/24`",
+        };
+        let (address, length) = text.split_once('/').unwrap_or((text, ""));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let length = match length {
+            "" if !text.contains('/') => most,
+            digits => digits.parse().ok().filter(|length| *length <= most).ok_or_else(wrong)?,
+        };
+        Ok(Network { address, length })
+    }
+}
+
+impl Network {
+    /// Whether the address lies in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let bits = |address: IpAddr| match address.to_canonical() {
+            IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, true),
+            IpAddr::V6(address) => (u128::from(address), false),
+        };
+        let ((ours, ours_v4), (theirs, theirs_v4)) = (bits(self.address), bits(address));
+        let mask = u128::MAX.checked_shl(128 - u32::from(self.length)).unwrap_or(0);
+        ours_v4 == theirs_v4 && (ours ^ theirs) & mask == 0
+    }
+}
+
+macro_rules! from_text {
+    ($($kind:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $kind {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+from_text!(Serial, Mac, Network);
+
+/// A mistake in a site file, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct Mistake {
+    /// The file, with line and column where they are known.
+    pub place: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Mistake {
+    /// A mistake at a place in `file`; a line of 0 is none.
+    pub(crate) fn new(file: &Path, (line, column): (u64, u64), message: impl Into<String>) -> Self {
+        let place = match line {
+            0 => file.display().to_string(),
+            _ => format!("{}:{line}:{column}", file.display()),
+        };
+        Mistake { place, message: message.into(), hint: None }
+    }
+
+    /// With what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Line and column of a value.
+pub(crate) fn place<T>(value: &Spanned<T>) -> (u64, u64) {
+    (value.referenced.line(), value.referenced.column())
+}
+
+impl Site {
+    /// Reads a site file; `path` is its name in messages, and what paths in it are relative to.
+    ///
+    /// # Errors
+    /// What cannot be understood, with its place; all that contradicts itself.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Site, Vec<Mistake>> {
+        let one = |place, message: String| vec![Mistake::new(path, place, message)];
+        if bytes.len() > SITE_MAX {
+            return Err(one((0, 0), format!("the file has more than {SITE_MAX} bytes")));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| one((0, 0), "the file is not UTF-8 text".into()))?;
+        let mut site: Site = serde_saphyr::from_str(text).map_err(|error| {
+            let at = error.location().map_or((0, 0), |it| (it.line(), it.column()));
+            let message = error.without_snippet().to_string();
+            one(at, message.lines().next().unwrap_or("the file cannot be understood").to_owned())
+        })?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let files = site.secrets.values_mut().chain(&mut site.handle_key).map(|it| &mut it.file);
+        for file in files.chain([&mut site.store, &mut site.state]) {
+            *file = directory.join(&*file);
+        }
+        let mistakes = site.contradictions(path);
+        if mistakes.is_empty() { Ok(site) } else { Err(mistakes) }
+    }
+
+    fn contradictions(&self, path: &Path) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        if self.images.is_empty() {
+            mistakes.push(Mistake::new(path, (0, 0), "`images` is empty: there is nothing to boot"));
+        }
+        for name in self.images.keys().filter(|name| !is_name(name)) {
+            let message = format!("the image name `{name}` cannot stand in a path");
+            mistakes.push(Mistake::new(path, (0, 0), message).hint("letters, digits, `-`, `_` and `.` can"));
+        }
+        let mut any: Option<u64> = None;
+        for node in &self.nodes {
+            let (at, node) = (place(node), &node.value);
+            if let Some(line) = any {
+                let message = format!("this rule is never reached: the one on line {line} matches any node");
+                mistakes.push(Mistake::new(path, at, message).hint("put it before that one"));
+            }
+            let Match { serial, mac, model, any: all } = &node.matches;
+            match (serial.is_none() && mac.is_none() && model.is_none(), all) {
+                (true, false) => {
+                    let message = "`match` says nothing".to_owned();
+                    mistakes
+                        .push(Mistake::new(path, at, message).hint("one of `serial`, `mac`, `model`, or `any: true`"));
+                }
+                (false, true) => {
+                    mistakes.push(Mistake::new(path, at, "`any: true` beside other conditions makes no sense"));
+                }
+                (true, true) => any = any.or(Some(at.0)),
+                (false, false) => {}
+            }
+            if !self.images.contains_key(&node.image) {
+                let known: Vec<_> = self.images.keys().map(String::as_str).collect();
+                let message = format!("there is no image `{}`", node.image);
+                mistakes.push(Mistake::new(path, at, message).hint(format!("the images are: {}", known.join(", "))));
+            }
+        }
+        mistakes
+    }
+
+    /// Whether this address may ask.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|network| network.contains(address))
+    }
+}
+
+/// Whether a name can stand in paths of exports and URLs.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 128
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Site, String> {
+        Site::parse(Path::new("etc/site.yaml"), text.as_bytes())
+            .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    const GOOD: &str = "store: store
+state: /var/lib/site
+address: 192.168.1.59
+images:
+  stable: { ref: 'ainur:netboot' }
+nodes:
+  - match: { serial: 5a1d3c2b }
+    name: manwe
+    image: stable
+    vars: { role: server, count: 3 }
+  - match: { mac: 'DC-A6-32-00-00-01', model: RPi4 }
+    name: varda
+    image: stable
+  - match: { any: true }
+    name: 'valar-{{ serial }}'
+    image: stable
+secrets:
+  token: { file: secrets/token }
+listen:
+  tftp: 0.0.0.0:6969
+  proxy_dhcp: off
+allow: [192.168.1.0/24, '::1']
+";
+
+    #[test]
+    fn a_site_is_read() {
+        let site = parse(GOOD).unwrap();
+        assert_eq!(site.store, Path::new("etc/store"));
+        assert_eq!(site.state, Path::new("/var/lib/site"));
+        assert_eq!(site.secrets["token"].file, Path::new("etc/secrets/token"));
+        assert_eq!(site.nodes[0].value.matches.serial, Some(Serial(0x5a1d_3c2b)));
+        assert_eq!(site.nodes[1].value.matches.mac, Some(Mac([0xdc, 0xa6, 0x32, 0, 0, 1])));
+        assert_eq!(site.listen.tftp.unwrap().port(), 6969);
+        assert_eq!(site.listen.proxy_dhcp, None);
+        assert_eq!(site.listen.nfs.unwrap().port(), 2049);
+        assert_eq!(site.release, Release::Once);
+        for (address, allowed) in
+            [("192.168.1.7", true), ("192.168.2.7", false), ("::1", true), ("::ffff:192.168.1.7", true), ("::2", false)]
+        {
+            assert_eq!(site.allows(address.parse().unwrap()), allowed, "{address}");
+        }
+    }
+
+    #[test]
+    fn mistakes_have_their_place() {
+        for (old, new, wanted) in [
+            ("images:", "imagse:", "site.yaml:4:1"),
+            ("serial: 5a1d3c2b", "serial: 5a1d3c2", "8 or 16 hex digits"),
+            ("serial: 5a1d3c2b", "serial: +a1d3c2b", "8 or 16 hex digits"),
+            ("match: { any: true }", "match: {}", "site.yaml:14:5: `match` says nothing"),
+            ("serial: 5a1d3c2b", "any: true", "site.yaml:11:5: this rule is never reached"),
+            (
+                "name: manwe\n    image: stable",
+                "name: manwe\n    image: next",
+                "site.yaml:7:5: there is no image `next`",
+            ),
+            ("192.168.1.0/24", "192.168.1.0/33", "`192.168.1.0/33` is no network"),
+            ("0.0.0.0:6969", "6969", "`6969` is no address with a port"),
+            ("  stable: {", "  ../x: {", "cannot stand in a path"),
+            ("proxy_dhcp: off", "dhcp: off", "dhcp"),
+            ("store: store", "store: [", "site.yaml:"),
+        ] {
+            let text = GOOD.replacen(old, new, 1);
+            assert_ne!(text, GOOD);
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(wanted) && error.starts_with("etc/site.yaml"), "{new}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_are_read_in_every_form() {
+        assert_eq!("10000000abcdef01".parse(), Ok(Serial(0xabcd_ef01)));
+        assert_eq!(Serial(0xabcd).to_string(), "0000abcd");
+        assert_eq!("dc:a6:32:0a:0B:0c".parse::<Mac>().unwrap().to_string(), "dc:a6:32:0a:0b:0c");
+        for wrong in ["dc:a6:32:0a:0b", "dc:a6:32:0a:0b:0c:0d", "dc:a6:32:0a:0b:+c", "", "é:a6:32:0a:0b:0c"] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
+        for wrong in ["", "1.2.3.4/", "1.2.3.4/-1", "x/8", "1.2.3/8"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+        assert!("0.0.0.0/0".parse::<Network>().unwrap().contains("8.8.8.8".parse().unwrap()));
+        assert!(!"0.0.0.0/0".parse::<Network>().unwrap().contains("::8".parse().unwrap()));
+    }
+}
