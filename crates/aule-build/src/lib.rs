@@ -22,13 +22,13 @@ mod steps;
 
 pub mod check;
 
+pub use aule_store::artifact::TEMPLATES;
 pub use error::{BuildError, Result};
 pub use import::BaseInfo;
 pub use inputs::{Bytes, InputEntry, InputKind, Inputs, LocalInputs};
 pub use key::FORMAT_VERSION;
 pub use outputs::{
     artifact::types,
-    boot::TEMPLATES,
     provenance::{Origin, Provenance, ProvenanceStep, read as read_provenance},
 };
 pub use pipeline::{build, lock, rebuild};

@@ -5,9 +5,12 @@
 
 mod export;
 mod frames;
+mod images;
 mod nfs;
+mod published;
 pub mod site;
 
 pub use export::{Export, InodeNumber, Node, ROOT};
 pub use frames::{FrameCache, ReadError};
+pub use images::{Images, Switched};
 pub use nfs::{HandleKey, NfsOptions};

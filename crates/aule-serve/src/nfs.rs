@@ -13,4 +13,5 @@ mod server;
 mod xdr;
 
 pub use handle::HandleKey;
+pub(crate) use handle::{Prefix, prefix};
 pub use server::NfsOptions;

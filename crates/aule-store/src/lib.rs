@@ -11,6 +11,7 @@ mod layout;
 mod reference;
 mod steps;
 
+pub mod artifact;
 pub mod download;
 pub mod layer;
 pub mod oci;

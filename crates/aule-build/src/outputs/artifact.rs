@@ -7,31 +7,7 @@ use aule_store::{
 };
 use aule_tree::Digest;
 
-/// What artifacts and their files are, as OCI types.
-pub mod types {
-    /// FAT image and archive of the boot files.
-    pub const BOOT: &str = "application/vnd.aule.boot.v1";
-    /// A FAT32 image.
-    pub const FAT_IMAGE: &str = "application/vnd.aule.boot.fat.v1";
-    /// The boot files as an archive; also readable at random, like a layer.
-    pub const BOOT_ARCHIVE: &str = "application/vnd.aule.boot.tar.v1+zstd";
-    /// The flattened root.
-    pub const NFS_ROOT: &str = "application/vnd.aule.nfs-root.v1";
-    /// A tar archive, compressed.
-    pub const ROOT_ARCHIVE: &str = "application/vnd.aule.nfs-root.tar.v1+zstd";
-    /// A NoCloud seed.
-    pub const SEED: &str = "application/vnd.aule.seed.v1";
-    /// One document of a seed.
-    pub const SEED_DOCUMENT: &str = "application/vnd.aule.seed.document.v1";
-    /// Everything that a build needs to be made again.
-    pub const SOURCE: &str = "application/vnd.aule.source.v1";
-    /// An archive of it; also readable at random, like a layer.
-    pub const SOURCE_ARCHIVE: &str = "application/vnd.aule.source.tar.v1+zstd";
-    /// Where a build came from; a referrer.
-    pub const PROVENANCE: &str = "application/vnd.aule.provenance.v1";
-    /// The document of it.
-    pub const PROVENANCE_DOCUMENT: &str = "application/vnd.aule.provenance.v1+json";
-}
+pub use aule_store::artifact::types;
 
 /// One file of an artifact, whose blob is in the store.
 pub(crate) fn file(media_type: &str, name: &str, digest: Digest, size: u64) -> Descriptor {

@@ -18,11 +18,6 @@ use aule_store::{
 use aule_tree::{Hasher, Inode, Kind, Tree};
 use std::io::{self, Read};
 
-/// The annotation with the paths that are rendered for each node when they are served, separated by line feeds;
-/// relative to the root of the tree. The `boot` artifact has those of the boot partition, the image and the `nfs-root`
-/// artifact have all others. Absent when there are none.
-pub const TEMPLATES: &str = "dev.aule.templates";
-
 /// Everything that decides the bytes of the output, beside the tree.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(crate) struct BootOptions {

@@ -1,8 +1,9 @@
 //! The root filesystem as a runnable `linux/arm64` image, and the index that is the build.
 
-use crate::{FORMAT_VERSION, Result, outputs::boot::TEMPLATES, stage::LayerRecord};
+use crate::{FORMAT_VERSION, Result, stage::LayerRecord};
 use aule_store::{
     ARTIFACT_NAME, FORMAT, Store,
+    artifact::TEMPLATES,
     oci::{Annotations, Descriptor, History, ImageConfig, Index, Manifest, Platform, RootFs, RunConfig, media_type},
 };
 use aule_tree::Timestamp;
