@@ -7,7 +7,9 @@ mod export;
 mod frames;
 mod images;
 mod nfs;
+pub mod nodes;
 mod published;
+pub mod render;
 pub mod site;
 
 pub use export::{Export, InodeNumber, Node, ROOT};

@@ -1,0 +1,139 @@
+//! What differs from node to node, made when it is asked for: command lines, seeds, names.
+//!
+//! Templates are Jinja. A name that is not defined is an error, never an empty text.
+
+use crate::{
+    nodes::{Identity, Known},
+    site::Node,
+};
+use aule_tree::Hasher;
+use minijinja::{Environment, UndefinedBehavior, context, value::Value};
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// The largest result of a template.
+const RENDERED_MAX: usize = 1 << 20;
+
+/// Where a node finds this server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The address that it is told.
+    pub address: IpAddr,
+    /// The port of HTTP.
+    pub http: u16,
+}
+
+/// A template that cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RenderError(String);
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_keep_trailing_newline(true);
+    environment.set_recursion_limit(50);
+    environment
+}
+
+fn render(text: &str, values: Value) -> Result<String, RenderError> {
+    let rendered = environment().render_str(text, values).map_err(|error| {
+        let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
+        RenderError(format!("{error}{line}"))
+    })?;
+    if rendered.len() > RENDERED_MAX {
+        return Err(RenderError(format!("the result has more than {RENDERED_MAX} bytes")));
+    }
+    Ok(rendered)
+}
+
+/// The name of a node.
+///
+/// # Errors
+/// When the rule's template cannot be rendered, or gives what no host can be called (RFC 1123, 2.1).
+pub fn name(rule: &Node, identity: &Identity, address: IpAddr) -> Result<String, RenderError> {
+    let serial = identity.serial.map(|it| it.to_string());
+    let mac = identity.mac.map(|it| it.to_string().replace(':', "-"));
+    let mut values: BTreeMap<&str, Value> = BTreeMap::new();
+    values.extend(serial.map(|it| ("serial", it.into())));
+    values.extend(mac.map(|it| ("mac", it.into())));
+    values.extend(identity.model.clone().map(|it| ("model", it.into())));
+    values.insert("address", address.to_string().replace(['.', ':'], "-").into());
+    values.insert("vars", Value::from_serialize(&rule.vars));
+    let name = render(&rule.name, Value::from_serialize(&values))?;
+    let right = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if name.len() > 253 || !name.split('.').all(right) {
+        return Err(RenderError(format!("`{name}` is no host name")));
+    }
+    Ok(name)
+}
+
+/// Renders a boot file or a document of a seed for a node. `secrets` are those that it may have now.
+///
+/// # Errors
+/// When the template is wrong, or asks for what is not defined.
+pub fn text(
+    template: &str,
+    node: &Known,
+    place: &Place,
+    secrets: &BTreeMap<String, String>,
+) -> Result<String, RenderError> {
+    let values = context! {
+        server => place.address.to_string(),
+        export => format!("/{}", node.boot.build.digest.hex()),
+        seed => seed_url(node, place),
+        name => node.name,
+        image => node.boot.image,
+        digest => node.boot.build.digest.to_string(),
+        serial => node.identity.serial.map(|it| it.to_string()),
+        mac => node.identity.mac.map(|it| it.to_string()),
+        model => node.identity.model,
+        address => node.address.to_string(),
+        vars => node.vars,
+        secrets => secrets,
+    };
+    render(template, values)
+}
+
+/// Where the node's seed is.
+pub fn seed_url(node: &Known, place: &Place) -> String {
+    let host = match place.address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    };
+    let port = if place.http == 80 { String::new() } else { format!(":{}", place.http) };
+    format!("http://{host}{port}/seed/{}/", node.name)
+}
+
+/// The machine id of a node: the same at each boot and on each server, another for each node. Not a secret.
+/// (machine-id(5): 32 lower-case hex digits.)
+pub fn machine_id(node: &Known) -> String {
+    let mut hasher = Hasher::new();
+    hasher.field(b"aule machine id");
+    identify(&mut hasher, node);
+    hasher.finish().hex().chars().take(32).collect()
+}
+
+/// The instance id of a node with its seed: while neither changes, cloud-init has nothing to do again.
+pub fn instance_id(node: &Known) -> String {
+    let mut hasher = Hasher::new();
+    hasher.field(b"aule instance id");
+    identify(&mut hasher, node);
+    hasher.field(node.boot.build.seed_digest.map(|it| *it.as_bytes()).unwrap_or_default().as_slice());
+    hasher.field(serde_json::to_string(&node.vars).unwrap_or_default().as_bytes());
+    let digest: String = hasher.finish().hex().chars().take(16).collect();
+    format!("{}-{digest}", node.name)
+}
+
+fn identify(hasher: &mut Hasher, node: &Known) {
+    hasher.field(node.name.as_bytes());
+    hasher.field(node.identity.serial.map(|it| it.to_string()).unwrap_or_default().as_bytes());
+    let mac = if node.identity.serial.is_some() { None } else { node.identity.mac };
+    hasher.field(mac.map(|it| it.to_string()).unwrap_or_default().as_bytes());
+}
