@@ -7,7 +7,11 @@ use crate::{
     site::Node,
 };
 use aule_tree::Hasher;
-use minijinja::{Environment, UndefinedBehavior, context, value::Value};
+use minijinja::{
+    Environment, UndefinedBehavior, context,
+    syntax::SyntaxConfig,
+    value::{Serde, Value},
+};
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// The largest result of a template.
@@ -27,17 +31,19 @@ pub struct Place {
 #[error("{0}")]
 pub struct RenderError(String);
 
-fn environment() -> Environment<'static> {
+fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
+    // `{#` opens a comment in Jinja, and `${#list[@]}` is how a shell counts: a seed full of scripts must not lose them.
+    let syntax = SyntaxConfig::builder().comment_delimiters("{##", "##}").keep_trailing_newline(true).build()?;
+    environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_keep_trailing_newline(true);
     environment.set_recursion_limit(50);
-    environment
+    Ok(environment)
 }
 
 fn render(text: &str, values: Value) -> Result<String, RenderError> {
-    let rendered = environment().render_str(text, values).map_err(|error| {
+    let rendered = environment().and_then(|it| it.render_str(text, values)).map_err(|error| {
         let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
         RenderError(format!("{error}{line}"))
     })?;
@@ -59,8 +65,8 @@ pub fn name(rule: &Node, identity: &Identity, address: IpAddr) -> Result<String,
     values.extend(mac.map(|it| ("mac", it.into())));
     values.extend(identity.model.clone().map(|it| ("model", it.into())));
     values.insert("address", address.to_string().replace(['.', ':'], "-").into());
-    values.insert("vars", Value::from_serialize(&rule.vars));
-    let name = render(&rule.name, Value::from_serialize(&values))?;
+    values.insert("vars", Value::from(Serde(&rule.vars)));
+    let name = render(&rule.name, Value::from(Serde(&values)))?;
     let right = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
@@ -95,8 +101,8 @@ pub fn text(
         mac => node.identity.mac.map(|it| it.to_string()),
         model => node.identity.model,
         address => node.address.to_string(),
-        vars => node.vars,
-        secrets => secrets,
+        vars => Serde(&node.vars),
+        secrets => Serde(secrets),
     };
     render(template, values)
 }
