@@ -11,6 +11,7 @@ pub mod nodes;
 mod published;
 pub mod render;
 pub mod site;
+mod tftp;
 
 pub use export::{Export, InodeNumber, Node, ROOT};
 pub use frames::{FrameCache, ReadError};
