@@ -10,6 +10,7 @@ mod nfs;
 pub mod nodes;
 mod published;
 pub mod render;
+pub mod server;
 pub mod site;
 mod tftp;
 

@@ -13,5 +13,8 @@ mod server;
 mod xdr;
 
 pub use handle::HandleKey;
-pub(crate) use handle::{Prefix, prefix};
+pub(crate) use handle::{HANDLE, Prefix, prefix};
+pub(crate) use mount::Names;
+pub(crate) use procedures::Builds;
 pub use server::NfsOptions;
+pub(crate) use server::{Service, Site, serve};

@@ -5,6 +5,7 @@ use super::{
     rpc::{Accepted, Call},
     xdr::{Garbage, Writer},
 };
+use std::net::IpAddr;
 
 /// The number of the program.
 pub(crate) const PROGRAM: u32 = 100_005;
@@ -16,14 +17,14 @@ const NO_ENTRY: u32 = 2;
 
 /// What can be mounted.
 pub(crate) trait Names {
-    /// The handle of the root of what this path names.
-    fn mount(&self, path: &[u8]) -> Option<[u8; HANDLE]>;
+    /// The handle of the root of what this path names, for somebody who asks from `peer`.
+    fn mount(&self, path: &[u8], peer: IpAddr) -> Option<[u8; HANDLE]>;
     /// All paths that can be mounted.
     fn paths(&self) -> Vec<String>;
 }
 
 /// Answers a call. Of the writer only what follows the RPC header is the procedure's.
-pub(crate) fn call(names: &dyn Names, call: &Call<'_>, writer: &mut Writer) -> Accepted {
+pub(crate) fn call(names: &dyn Names, peer: IpAddr, call: &Call<'_>, writer: &mut Writer) -> Accepted {
     let mut arguments = call.arguments;
     let mut path = || -> Result<&[u8], Garbage> { arguments.opaque(PATH_MAX) };
     match call.procedure {
@@ -32,7 +33,7 @@ pub(crate) fn call(names: &dyn Names, call: &Call<'_>, writer: &mut Writer) -> A
         // MNT: status, handle, and which ways of saying who calls are taken: AUTH_SYS and none.
         1 => {
             let Ok(path) = path() else { return Accepted::GarbageArguments };
-            match names.mount(path) {
+            match names.mount(path, peer) {
                 Some(handle) => {
                     writer.u32(0);
                     writer.opaque(&handle);

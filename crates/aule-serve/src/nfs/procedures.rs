@@ -1,12 +1,12 @@
 //! The procedures of NFS version 3 (RFC 1813) over read-only trees.
 
 use super::{
-    handle::{HANDLE, HandleKey, Prefix, prefix},
+    handle::{HandleKey, Prefix, prefix},
     rpc::{Accepted, Call, Credential},
     xdr::{Garbage, Reader, Writer},
 };
 use crate::{
-    export::{Export, InodeNumber, Node, ROOT},
+    export::{Export, InodeNumber, Node},
     frames::FrameCache,
 };
 use aule_tree::{Content, Inode, Kind, Timestamp};
@@ -124,11 +124,6 @@ pub(crate) enum Answer {
 }
 
 impl Filesystem<'_> {
-    /// The handle of the root of a build.
-    pub(crate) fn root(&self, export: &Export) -> [u8; HANDLE] {
-        self.key.make(prefix(export.digest()), u64::from(ROOT))
-    }
-
     /// Answers a call. Of the writer only what follows the RPC header is the procedure's.
     pub(crate) fn call(&self, call: &Call<'_>, writer: &mut Writer) -> Answer {
         let begin = writer.len();

@@ -9,7 +9,12 @@ use super::{
     xdr::Writer,
 };
 use crate::frames::FrameCache;
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -45,9 +50,9 @@ impl Default for NfsOptions {
 
 /// What all connections share.
 pub(crate) struct Service<S> {
+    /// What is served.
     pub(crate) site: Arc<S>,
-    pub(crate) key: HandleKey,
-    pub(crate) cache: Arc<FrameCache>,
+    /// How.
     pub(crate) options: NfsOptions,
 }
 
@@ -55,6 +60,10 @@ pub(crate) struct Service<S> {
 pub(crate) trait Site: Builds + Names + 'static {
     /// Whether somebody may ask anything at all.
     fn allows(&self, peer: SocketAddr) -> bool;
+    /// The key of handles.
+    fn key(&self) -> &HandleKey;
+    /// Decompressed files.
+    fn cache(&self) -> &FrameCache;
 }
 
 /// Answers NFS, MOUNT and portmap calls on a listener, for ever.
@@ -79,18 +88,18 @@ pub(crate) async fn serve<S: Site>(listener: TcpListener, service: Arc<Service<S
         let service = Arc::clone(&service);
         tokio::spawn(async move {
             // A connection that breaks is the client's affair; it comes again.
-            let _ = connection(stream, &service).await;
+            let _ = connection(stream, peer.ip(), &service).await;
             drop(place);
         });
     }
 }
 
-async fn connection<S: Site>(stream: TcpStream, service: &Arc<Service<S>>) -> io::Result<()> {
+async fn connection<S: Site>(stream: TcpStream, peer: IpAddr, service: &Arc<Service<S>>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
     let (replies, outbox) = mpsc::channel::<Vec<u8>>(2 * SLOW_MAX);
     let sending = tokio::spawn(send(writer, outbox));
-    let result = receive(reader, service, replies).await;
+    let result = receive(reader, peer, service, replies).await;
     sending.abort();
     result
 }
@@ -106,6 +115,7 @@ async fn send(mut writer: OwnedWriteHalf, mut outbox: mpsc::Receiver<Vec<u8>>) -
 /// Reads calls and answers them. Replies gather while more calls wait in the buffer, and are sent together.
 async fn receive<S: Site>(
     mut reader: OwnedReadHalf,
+    peer: IpAddr,
     service: &Arc<Service<S>>,
     replies: mpsc::Sender<Vec<u8>>,
 ) -> io::Result<()> {
@@ -133,7 +143,7 @@ async fn receive<S: Site>(
                     &whole
                 }
             };
-            match answer(service, message, &mut out) {
+            match answer(service, peer, message, &mut out) {
                 Done::Written => {}
                 Done::Slow(xid, read) => {
                     let Ok(permit) = Arc::clone(&slow).acquire_owned().await else { return Ok(()) };
@@ -186,7 +196,6 @@ enum Done {
     Broken,
 }
 
-/// The longest header of an accepted reply.
 fn begin_record(out: &mut Writer) -> usize {
     let at = out.len();
     out.u32(0);
@@ -198,7 +207,7 @@ fn end_record(out: &mut Writer, at: usize) {
     out.set_u32(at, 0x8000_0000 | length as u32);
 }
 
-fn answer<S: Site>(service: &Service<S>, message: &[u8], out: &mut Writer) -> Done {
+fn answer<S: Site>(service: &Service<S>, peer: IpAddr, message: &[u8], out: &mut Writer) -> Done {
     let at = begin_record(out);
     let call = match Call::read(message) {
         Ok(call) => call,
@@ -220,7 +229,7 @@ fn answer<S: Site>(service: &Service<S>, message: &[u8], out: &mut Writer) -> Do
                 return Done::Slow(call.xid, read);
             }
         },
-        (mount::PROGRAM, mount::VERSION) => mount::call(service.site.as_ref(), &call, out),
+        (mount::PROGRAM, mount::VERSION) => mount::call(service.site.as_ref(), peer, &call, out),
         (portmap::PROGRAM, portmap::VERSION) => portmap::call(service.options.port, &call, out),
         (procedures::PROGRAM, _) => Accepted::ProgramMismatch { version: procedures::VERSION },
         (mount::PROGRAM, _) => Accepted::ProgramMismatch { version: mount::VERSION },
@@ -246,6 +255,6 @@ fn slow_reply<S: Site>(service: &Service<S>, xid: u32, read: &SlowRead) -> Vec<u
 
 impl<S: Site> Service<S> {
     fn filesystem(&self) -> Filesystem<'_> {
-        Filesystem { builds: self.site.as_ref(), key: &self.key, cache: &self.cache }
+        Filesystem { builds: self.site.as_ref(), key: self.site.key(), cache: self.site.cache() }
     }
 }
