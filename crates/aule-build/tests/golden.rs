@@ -14,16 +14,16 @@ use common::Bench;
 const GOLDEN: (u32, &[(&str, &str)]) = (
     1,
     &[
-        ("netboot build", "sha256:d76ee1e225c5bcda35ae6fcfe25d3b4eb6c523d1f63838ec74121a87dbe40d51"),
-        ("netboot oci", "sha256:dd788bab65ff58dce9cd8a1a63aa5106f1fa035cafe08453fec2fc6dedbb7b3b"),
+        ("netboot build", "sha256:e2bca4cd532e89b3a1af848e0d033a0eeeec187910729808f733a4f2e8f08d87"),
+        ("netboot oci", "sha256:1067d8517940964b3d65eeeff1bb3c3eba3d87209ea25686d470d2bebf7f1aa5"),
         ("netboot boot", "sha256:8f5bc2da32e0804b177ab3923b6726d45af9fb86acaf901e8b07c354de687ae6"),
-        ("netboot nfs-root", "sha256:b261df86d843df54823de0c2a8bb318913708023f9ebe25125e067ce32fd4cb2"),
+        ("netboot nfs-root", "sha256:931f82b2b51b03b5e18e0563fddadd1769c00099692df32fda7994acbba35f06"),
         ("netboot seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
-        ("netboot source", "sha256:1c6439c2bfe5c82c1e2933bb24a3c168009ad66373526a8c0be15251ef704f89"),
-        ("disk build", "sha256:5ce9a2708c72bc5f7ff74e8f1ea46049c628cd718940045596b3f19b0d3a7f4b"),
-        ("disk oci", "sha256:bd2459e9d1a30ea951657d60ea27638ecfa153da5a1063b09d68ca44526c5b59"),
+        ("netboot source", "sha256:bcde1451c50697dcba025bf67594ba5d678b44017862cbb48a2723c342d0f10d"),
+        ("disk build", "sha256:b38cf93e2a20658b77fd2c35377879835594b2f1810748fbf4cdcd92266c7e17"),
+        ("disk oci", "sha256:563617704189515ebffcb29e6d53df31a5736abeeb6219016d814c541fdadb9d"),
         ("disk seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
-        ("disk source", "sha256:a121894c0f5d7160b23323a028411df1ec2647962798ecef627a8930f31913df"),
+        ("disk source", "sha256:23b4fce9e78d3a5493d11722f6a78f1e6b377f1453675ec90a7ce4a0d9c71611"),
     ],
 );
 

@@ -81,6 +81,14 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// A layer cannot hold it.
+    #[error("{path} cannot be put in a layer: {reason}")]
+    Unwritable {
+        /// The path in the image.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// No such ref.
     #[error("there is no `{name}` in the store{}", near(.known))]
     UnknownRef {
