@@ -315,7 +315,7 @@ pub(crate) fn fetch_files(
         if !request.store.has_blob(*digest) {
             fetch_into_store(request, url.as_str(), Some(*digest))?;
         }
-        files.insert(url.as_str().to_owned(), Bytes::Disk(request.store.blob_path(*digest)));
+        files.insert(url.as_str().to_owned(), Bytes::of_file(request.store.blob_path(*digest)));
     }
     Ok(files)
 }
