@@ -131,6 +131,19 @@ impl Store {
         serde_json::from_slice(&bytes).map_err(|source| StoreError::Json { what: format!("blob {digest}"), source })
     }
 
+    /// Removes a blob whose bytes are not what its name says; says whether it was one. Results of steps that need it do not
+    /// count any more then, and the next build makes it anew.
+    pub fn remove_damaged(&self, digest: Digest) -> Result<bool> {
+        match self.verify_blob(digest) {
+            Err(StoreError::DamagedBlob { .. }) => {
+                let path = self.blob_path(digest);
+                fs::remove_file(&path).map_err(StoreError::io("remove", path))?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Reads every byte of a blob and checks its digest; gives its size.
     pub fn verify_blob(&self, digest: Digest) -> Result<u64> {
         let mut file = self.open_blob(digest)?;

@@ -24,6 +24,14 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A digest stands for something else than a build.
+    #[error("{digest} is not a build of Aulë: {reason}")]
+    NotABuild {
+        /// What was opened.
+        digest: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A blob that something names is not there.
     #[error("blob {0} is not in the store")]
     MissingBlob(Digest),

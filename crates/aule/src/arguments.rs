@@ -119,6 +119,9 @@ pub(crate) enum Command {
         /// Also build it again from its own source, and compare
         #[arg(long)]
         rebuild: bool,
+        /// Remove blobs whose bytes are not what their names say, so that the next build makes them anew
+        #[arg(long)]
+        drop_damaged: bool,
     },
     /// Write a build's files for other servers: boot.img, boot/, root.tar.zst, seed/
     Export {
