@@ -134,13 +134,14 @@ impl WantedBase {
                 (done.path.clone(), Some(done))
             }
         };
+        let before = Seen::of(&path);
         let result = self.decode_and_import(request, &path)?;
         let key = key_of(result.info.image)?;
         store.set_step_result(key, &[result.layer.descriptor.digest], &result)?;
         match downloaded {
             // The layer holds everything; the file would only take room.
             Some(done) => done.remove().map_err(|error| BuildError::Download(error.into()))?,
-            None => remember_digest(store, &path, result.info.image)?,
+            None => remember_digest(store, &path, before, result.info.image)?,
         }
         Ok(self.imported(key, result, false))
     }
@@ -291,8 +292,9 @@ fn remembered_digest(store: &Store, path: &Path) -> Result<Option<Digest>> {
     Ok(remembered.filter(|(then, _)| *then == seen).map(|(_, digest)| digest))
 }
 
-fn remember_digest(store: &Store, path: &Path, digest: Digest) -> Result<()> {
-    let Some(seen) = Seen::of(path) else { return Ok(()) };
+/// Remembers the digest of an image that was seen as `before` when reading it began; not of one that changed meanwhile.
+fn remember_digest(store: &Store, path: &Path, before: Option<Seen>, digest: Digest) -> Result<()> {
+    let Some(seen) = Seen::of(path).filter(|seen| before.as_ref() == Some(seen)) else { return Ok(()) };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |it| it.as_secs());
     let settled = u64::try_from(seen.changed.0).is_ok_and(|changed| changed + 2 < now);
     if settled {
@@ -313,7 +315,7 @@ pub(crate) fn fetch_files(
         if !request.store.has_blob(*digest) {
             fetch_into_store(request, url.as_str(), Some(*digest))?;
         }
-        files.insert(url.as_str().to_owned(), Bytes::Disk(request.store.blob_path(*digest)));
+        files.insert(url.as_str().to_owned(), Bytes::of_file(request.store.blob_path(*digest)));
     }
     Ok(files)
 }

@@ -1,7 +1,10 @@
 //! The import of an upstream image: its filesystems become one layer, in one pass, without a mount.
 
 use crate::{BuildError, Result};
-use aule_image::{DecodedImage, Entry, EntryKind, FileHandle, Filesystem, ReadAt, Window, open, read_partitions};
+use aule_image::{
+    DecodedImage, Entry, EntryKind, FileHandle, Filesystem, FilesystemError, PartitionTable, ReadAt, Window, open,
+    read_partitions,
+};
 use aule_store::{
     Store,
     layer::{Archive, ArchiveOptions, ArchiveWriter},
@@ -50,7 +53,7 @@ pub(crate) fn import(
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Image { image: name.into(), source };
     let unusable = |reason: &str| BuildError::UnusableImage { image: name.into(), reason: reason.into() };
 
-    let (root, boot) = mount(name, image)?;
+    let (root, boot, table) = mount(name, image)?;
     let mut entries = root.filesystem.entries().map_err(|error| failed(error.into()))?;
     let fstab = find(&entries, "etc/fstab")
         .and_then(|handle| read_small(&*root.filesystem, handle).transpose())
@@ -81,6 +84,10 @@ pub(crate) fn import(
         let mut links: BTreeMap<(bool, u64), TreePath> = BTreeMap::new();
         for Entry { path, metadata, what, link } in entries {
             progress();
+            // Tar has no form for sockets, and so none for a second name of one.
+            if matches!(what, EntryKind::Socket) {
+                continue;
+            }
             let in_boot = origins.contains_key(&path);
             if let Some(number) = link {
                 if let Some(first) = links.get(&(in_boot, number)) {
@@ -96,6 +103,8 @@ pub(crate) fn import(
             write(writer, &**filesystem, path, metadata, what)?;
         }
         let summary = image.join().map_err(|error| failed(error.into()))?;
+        // Only now is it known how long the image really is.
+        table.iter().try_for_each(|it| it.check_size(summary.raw_size)).map_err(|error| failed(error.into()))?;
         digest = Some(summary.input_digest);
         check(summary.input_digest)
     })?;
@@ -111,7 +120,7 @@ pub(crate) fn import(
 }
 
 /// Finds the root filesystem and the boot partition: the last filesystem of Linux, and the first FAT.
-fn mount(name: &str, image: &Arc<DecodedImage>) -> Result<(Mounted, Option<Mounted>)> {
+fn mount(name: &str, image: &Arc<DecodedImage>) -> Result<(Mounted, Option<Mounted>, Option<PartitionTable>)> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Image { image: name.into(), source };
     let bytes: Arc<dyn ReadAt> = image.clone();
     let table = match read_partitions(&*bytes) {
@@ -119,8 +128,9 @@ fn mount(name: &str, image: &Arc<DecodedImage>) -> Result<(Mounted, Option<Mount
         // No partition table: perhaps the filesystem is all there is.
         Err(error) => {
             return match open(bytes) {
-                Ok(filesystem) => Ok((Mounted { filesystem, partition_uuid: String::new(), size: 0 }, None)),
-                Err(_) => Err(failed(error.into())),
+                Ok(filesystem) => Ok((Mounted { filesystem, partition_uuid: String::new(), size: 0 }, None, None)),
+                Err(FilesystemError::Unknown(_)) => Err(failed(error.into())),
+                Err(error) => Err(failed(error.into())),
             };
         }
     };
@@ -129,10 +139,15 @@ fn mount(name: &str, image: &Arc<DecodedImage>) -> Result<(Mounted, Option<Mount
         let window = Arc::new(Window::new(bytes.clone(), partition.start, partition.length));
         let filesystem = match open(window) {
             Ok(filesystem) => filesystem,
-            // A partition of another kind (swap, a bootloader's) is no obstacle as long as a root is found.
-            Err(error) => {
+            // A partition of another kind (swap, a bootloader's) is no obstacle as long as a root is found; one that is
+            // damaged is, or another would silently take its place.
+            Err(error @ FilesystemError::Unknown(_)) => {
                 reason = Some((partition.number, error));
                 continue;
+            }
+            Err(error) => {
+                let reason = format!("partition {}: {error}", partition.number);
+                return Err(BuildError::UnusableImage { image: name.into(), reason });
             }
         };
         let mounted = Mounted { partition_uuid: partition.uuid.clone(), size: partition.length, filesystem };
@@ -143,7 +158,7 @@ fn mount(name: &str, image: &Arc<DecodedImage>) -> Result<(Mounted, Option<Mount
         }
     }
     match (root, reason) {
-        (Some(root), _) => Ok((root, boot)),
+        (Some(root), _) => Ok((root, boot, Some(table))),
         (None, Some((number, error))) => {
             let reason = format!("no root filesystem was found; partition {number}: {error}");
             Err(BuildError::UnusableImage { image: name.into(), reason })

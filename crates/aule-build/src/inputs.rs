@@ -3,10 +3,11 @@
 use aule_recipe::LocalPath;
 use aule_tree::Digest;
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 /// The bytes of an input file.
@@ -15,15 +16,36 @@ pub enum Bytes {
     /// In memory.
     Memory(Arc<[u8]>),
     /// In a file of this machine.
-    Disk(PathBuf),
+    Disk(Arc<DiskFile>),
+}
+
+/// A file of this machine, with what it was when it was read first: whoever reads it later must find the same.
+#[derive(Debug)]
+pub struct DiskFile {
+    path: PathBuf,
+    seen: OnceLock<(Digest, u64)>,
+}
+
+impl DiskFile {
+    fn see(&self, found: (Digest, u64)) -> io::Result<(Digest, u64)> {
+        if *self.seen.get_or_init(|| found) == found {
+            return Ok(found);
+        }
+        Err(io::Error::other("it changed while the build ran; build again"))
+    }
 }
 
 impl Bytes {
-    /// A reader from the first byte.
+    /// The bytes of a file of this machine.
+    pub fn of_file(path: impl Into<PathBuf>) -> Bytes {
+        Bytes::Disk(Arc::new(DiskFile { path: path.into(), seen: OnceLock::new() }))
+    }
+
+    /// A reader from the first byte. Whether they are those of [`Bytes::digest`] is for the caller to see.
     pub fn open(&self) -> io::Result<Box<dyn io::Read + '_>> {
         Ok(match self {
             Bytes::Memory(bytes) => Box::new(&**bytes),
-            Bytes::Disk(path) => Box::new(fs::File::open(path)?),
+            Bytes::Disk(file) => Box::new(fs::File::open(&file.path)?),
         })
     }
 
@@ -34,14 +56,26 @@ impl Bytes {
         if bytes.len() as u64 > limit {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {limit} bytes")));
         }
+        if let Bytes::Disk(file) = self {
+            file.see((Digest::of(&bytes), bytes.len() as u64))?;
+        }
         Ok(bytes)
     }
 
-    /// Digest and length.
+    /// Digest and length; of a file what they were when it was read first.
     pub fn digest(&self) -> io::Result<(Digest, u64)> {
+        if let Bytes::Disk(file) = self
+            && let Some(seen) = file.seen.get()
+        {
+            return Ok(*seen);
+        }
         let mut hasher = aule_tree::Hasher::new();
         let length = io::copy(&mut self.open()?, &mut hasher)?;
-        Ok((hasher.finish(), length))
+        let found = (hasher.finish(), length);
+        match self {
+            Bytes::Disk(file) => file.see(found),
+            Bytes::Memory(_) => Ok(found),
+        }
     }
 }
 
@@ -79,6 +113,44 @@ pub trait Inputs: Sync {
     fn directory(&self, path: &LocalPath) -> io::Result<Vec<InputEntry>>;
 }
 
+/// Inputs as they were when they were asked for first, so that everything in one build (keys, layers, the source) speaks of
+/// the same, whatever happens to the files meanwhile.
+pub(crate) struct Snapshot<'a> {
+    inputs: &'a dyn Inputs,
+    files: Mutex<BTreeMap<LocalPath, InputKind>>,
+    directories: Mutex<BTreeMap<LocalPath, Vec<InputEntry>>>,
+}
+
+impl<'a> Snapshot<'a> {
+    pub(crate) fn new(inputs: &'a dyn Inputs) -> Self {
+        Snapshot { inputs, files: Mutex::default(), directories: Mutex::default() }
+    }
+}
+
+fn remember<T: Clone>(
+    known: &Mutex<BTreeMap<LocalPath, T>>,
+    path: &LocalPath,
+    read: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(it) = known.get(path) {
+        return Ok(it.clone());
+    }
+    let it = read()?;
+    known.insert(path.clone(), it.clone());
+    Ok(it)
+}
+
+impl Inputs for Snapshot<'_> {
+    fn file(&self, path: &LocalPath) -> io::Result<InputKind> {
+        remember(&self.files, path, || self.inputs.file(path))
+    }
+
+    fn directory(&self, path: &LocalPath) -> io::Result<Vec<InputEntry>> {
+        remember(&self.directories, path, || self.inputs.directory(path))
+    }
+}
+
 /// The most entries that an overlay may have.
 const ENTRIES_MAX: usize = 1_000_000;
 
@@ -93,7 +165,7 @@ impl Inputs for LocalInputs {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
         }
         let executable = metadata.permissions().mode() & 0o100 != 0;
-        Ok(InputKind::File { bytes: Bytes::Disk(path.path().into()), executable })
+        Ok(InputKind::File { bytes: Bytes::of_file(path.path()), executable })
     }
 
     fn directory(&self, path: &LocalPath) -> io::Result<Vec<InputEntry>> {
@@ -119,7 +191,7 @@ fn walk(directory: &Path, prefix: &[u8], entries: &mut Vec<InputEntry>) -> io::R
             InputKind::Directory
         } else if metadata.is_file() {
             let executable = metadata.permissions().mode() & 0o100 != 0;
-            InputKind::File { bytes: Bytes::Disk(full.clone()), executable }
+            InputKind::File { bytes: Bytes::of_file(full.clone()), executable }
         } else if metadata.is_symlink() {
             InputKind::Symlink(
                 fs::read_link(&full).map_err(|error| named(&full, error))?.as_os_str().as_bytes().to_vec(),

@@ -25,12 +25,12 @@ pub mod check;
 pub use aule_store::artifact::TEMPLATES;
 pub use error::{BuildError, Result};
 pub use import::BaseInfo;
-pub use inputs::{Bytes, InputEntry, InputKind, Inputs, LocalInputs};
+pub use inputs::{Bytes, DiskFile, InputEntry, InputKind, Inputs, LocalInputs};
 pub use key::FORMAT_VERSION;
 pub use outputs::{
     artifact::types,
     provenance::{Origin, Provenance, ProvenanceStep, read as read_provenance},
 };
-pub use pipeline::{build, lock, rebuild};
+pub use pipeline::{build, lock, rebuild, refuse_unsupported};
 pub use request::{Artifact, ArtifactFile, BuildOutcome, BuildRequest, LockMode, Network, Observer, StepOutcome};
 pub use stage::LayerRecord;

@@ -83,14 +83,12 @@ fn hash_input(hasher: &mut Hasher, kind: &InputKind) -> std::io::Result<()> {
 
 /// Digests of the local documents of the seed: the source holds them as they are, not merged.
 pub(crate) fn seed_inputs(request: &BuildRequest<'_>, merged: &Merged) -> Result<Vec<Digest>> {
-    let cloud_init = &merged.recipe.cloud_init;
-    let documents = cloud_init.user_data.iter().chain(&cloud_init.meta_data);
-    let documents = documents.chain(&cloud_init.vendor_data).chain(&cloud_init.network_config);
     let mut digests = Vec::new();
-    for local in documents.filter_map(|document| document.as_local()) {
-        if let Ok(InputKind::File { bytes, .. }) = request.inputs.file(local) {
-            let place = TreePath::new(local.name()).unwrap_or_else(|_| TreePath::root());
-            digests.push(bytes.digest().map_err(|source| BuildError::ReadInput { path: place, source })?.0);
+    for local in merged.recipe.cloud_init.documents().filter_map(|document| document.as_local()) {
+        let place = TreePath::new(local.name()).unwrap_or_else(|_| TreePath::root());
+        let failed = |source| BuildError::ReadInput { path: place.clone(), source };
+        if let InputKind::File { bytes, .. } = request.inputs.file(local).map_err(failed)? {
+            digests.push(bytes.digest().map_err(failed)?.0);
         }
     }
     Ok(digests)

@@ -4,7 +4,7 @@ use crate::{
     Artifact, ArtifactFile, BuildError, BuildOutcome, BuildRequest, LockMode, Result, StepOutcome,
     base::{ImportedBase, WantedBase, fetch_files},
     chain::Chain,
-    inputs::{Bytes, Inputs},
+    inputs::{Bytes, Inputs, Snapshot},
     key::step_key,
     outputs::{
         artifact::{self, types},
@@ -45,6 +45,8 @@ pub fn lock(request: &BuildRequest<'_>, merged: &Merged) -> Result<Lock> {
 /// the store cannot be written. The store is valid then, and holds what finished steps gave.
 pub fn build(request: &BuildRequest<'_>, merged: &Merged) -> Result<BuildOutcome> {
     refuse_unsupported(merged)?;
+    let inputs = Snapshot::new(request.inputs);
+    let request = &request.with_inputs(&inputs);
     let mut pins = pin_files(request, merged)?;
     let wanted = WantedBase::find(request, merged)?;
     let imported = wanted.import(request)?;
@@ -69,8 +71,8 @@ pub fn rebuild(request: &BuildRequest<'_>, of: &Build) -> Result<BuildOutcome> {
     let (source, inputs) = source::open(request.store, of)?;
     let lock = Lock::parse(&source.lock)?;
     let merged = Merged { recipe: source.recipe, variant: source.variant, origins: Default::default() };
-    let request =
-        BuildRequest { inputs: &inputs, lock: lock.clone(), base: None, network: request.network.clone(), ..*request };
+    let inputs = Snapshot::new(&inputs);
+    let request = BuildRequest { lock: lock.clone(), base: None, ..request.with_inputs(&inputs) };
     // Fetched files stand in the layers of the build.
     let mut pins = pin_files(&request, &merged)?;
     pins.lock.base.clone_from(&lock.base);
@@ -96,7 +98,11 @@ struct BaseOrigin {
     verified: String,
 }
 
-fn refuse_unsupported(merged: &Merged) -> Result<()> {
+/// Refuses what a recipe may say and a build cannot do yet.
+///
+/// # Errors
+/// [`BuildError::Recipe`], with the place.
+pub fn refuse_unsupported(merged: &Merged) -> Result<()> {
     if let Some(diagnostics) = merged.packages_not_supported() {
         return Err(diagnostics.into());
     }
@@ -125,12 +131,12 @@ fn change_files(
 ) -> Result<()> {
     let clamp = stage.date;
     stage.tree.update_all(|inode| inode.metadata.mtime = inode.metadata.mtime.min(clamp));
-    overlays::run(stage, merged, inputs)?;
-    files::run(stage, merged, inputs, fetched)?;
+    // First what the root needs, so that what the recipe says itself has the last word.
     if over_nfs(merged).is_some() {
         nfs_root::prepare(stage, boot_mount)?;
     }
-    Ok(())
+    overlays::run(stage, merged, inputs)?;
+    files::run(stage, merged, inputs, fetched)
 }
 
 /// The step `config`.
@@ -147,8 +153,11 @@ fn configure(stage: &mut Stage, merged: &Merged, seed: &Seed, boot_mount: Option
     };
     boot_step::run(stage, merged, mount)?;
     match over_nfs {
-        Some(root) => nfs_root::command_line(stage, root, mount),
-        None if recipe.cloud_init != Default::default() => seed.put_on_boot_partition(stage, mount),
+        Some(root) => {
+            nfs_root::refuse_contradictions(merged)?;
+            nfs_root::command_line(stage, root, mount)
+        }
+        None if recipe.cloud_init != Default::default() => seed.put_on_boot_partition(stage, &recipe.cloud_init, mount),
         None => Ok(()),
     }
 }
@@ -167,6 +176,8 @@ pub(crate) struct Staged {
 
 /// Runs the steps on the base without writing layers or outputs, and goes on after a mistake in the recipe.
 pub(crate) fn staged(request: &BuildRequest<'_>, merged: &Merged) -> Result<Staged> {
+    let inputs = Snapshot::new(request.inputs);
+    let request = &request.with_inputs(&inputs);
     let mut mistakes = Vec::new();
     let mut gather = |result: Result<()>| match result {
         Err(BuildError::Recipe(diagnostics)) => {

@@ -57,6 +57,26 @@ pub struct BuildRequest<'a> {
     pub observer: &'a dyn Observer,
 }
 
+impl<'a> BuildRequest<'a> {
+    /// The same request with other inputs.
+    pub(crate) fn with_inputs<'b>(&self, inputs: &'b dyn Inputs) -> BuildRequest<'b>
+    where
+        'a: 'b,
+    {
+        BuildRequest {
+            inputs,
+            store: self.store,
+            jobs: self.jobs,
+            base: self.base.clone(),
+            network: self.network.clone(),
+            now: self.now,
+            lock: self.lock.clone(),
+            lock_mode: self.lock_mode,
+            observer: self.observer,
+        }
+    }
+}
+
 /// A finished step, as `--format json` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StepOutcome {

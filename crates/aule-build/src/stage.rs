@@ -203,7 +203,10 @@ impl Stage {
                 let mut reader = bytes.open().map_err(failed)?;
                 Ok(writer.file(path.clone(), metadata, content.size, None, &mut reader)?)
             }
-            None => Ok(writer.copy_file(path, metadata, &content, &self.contents)?),
+            None => {
+                self.contents.check(&content)?;
+                Ok(writer.copy_file(path, metadata, &content, &self.contents)?)
+            }
         }
     }
 }
@@ -218,6 +221,7 @@ fn content_of(entry: &LayerEntry) -> Option<(&TreePath, &Content)> {
 /// Flattens a tree into one archive, copying the frames of its contents.
 pub(crate) fn flatten(store: &Store, tree: &Tree, contents: &Contents, options: ArchiveOptions) -> Result<Archive> {
     let links = tree.hardlinks();
+    contents.check_all(store, tree.contents().into_iter())?;
     ArchiveWriter::write(store, options, |writer| {
         for (path, id, inode) in tree.iter() {
             let first = links.get(&id).and_then(|names| names.first()).filter(|first| **first != path);

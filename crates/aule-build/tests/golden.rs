@@ -14,16 +14,16 @@ use common::Bench;
 const GOLDEN: (u32, &[(&str, &str)]) = (
     1,
     &[
-        ("netboot build", "sha256:d76ee1e225c5bcda35ae6fcfe25d3b4eb6c523d1f63838ec74121a87dbe40d51"),
-        ("netboot oci", "sha256:dd788bab65ff58dce9cd8a1a63aa5106f1fa035cafe08453fec2fc6dedbb7b3b"),
-        ("netboot boot", "sha256:8f5bc2da32e0804b177ab3923b6726d45af9fb86acaf901e8b07c354de687ae6"),
-        ("netboot nfs-root", "sha256:b261df86d843df54823de0c2a8bb318913708023f9ebe25125e067ce32fd4cb2"),
+        ("netboot build", "sha256:fdd59cf04e29a119d25fc85c37a2e652ec38b3b97a8fb5317c92808da7ef5f48"),
+        ("netboot oci", "sha256:aaa7c87b36dedd0bf4c59941944a58d2c6003921dfaefc4d76436ac219948405"),
+        ("netboot boot", "sha256:e118b7742bc2770eb94a23e2ab976b07e77802e3e2fb369241187c8f019f22cd"),
+        ("netboot nfs-root", "sha256:c3ac8e50a3b3f13f0c4989a5c3b087015b7931a65ff97d1ee390020d300fa54f"),
         ("netboot seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
-        ("netboot source", "sha256:1c6439c2bfe5c82c1e2933bb24a3c168009ad66373526a8c0be15251ef704f89"),
-        ("disk build", "sha256:5ce9a2708c72bc5f7ff74e8f1ea46049c628cd718940045596b3f19b0d3a7f4b"),
-        ("disk oci", "sha256:bd2459e9d1a30ea951657d60ea27638ecfa153da5a1063b09d68ca44526c5b59"),
+        ("netboot source", "sha256:bcde1451c50697dcba025bf67594ba5d678b44017862cbb48a2723c342d0f10d"),
+        ("disk build", "sha256:5bf94dde050b8d443463ca32b2ac53e9be2a1c3828debafd8cf3bcd2b19d0cab"),
+        ("disk oci", "sha256:d9ec52ceea52f8ed08bcf18db20b0ec4e4b0b9712e14ecbeea027d7b8fe92744"),
         ("disk seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
-        ("disk source", "sha256:a121894c0f5d7160b23323a028411df1ec2647962798ecef627a8930f31913df"),
+        ("disk source", "sha256:23b4fce9e78d3a5493d11722f6a78f1e6b377f1453675ec90a7ce4a0d9c71611"),
     ],
 );
 

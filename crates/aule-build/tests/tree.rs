@@ -135,6 +135,7 @@ fn a_date_is_the_newest_time_of_all() {
 #[test]
 fn mistakes_name_their_place() {
     let bench = Bench::new();
+    std::fs::write(bench.path().join("list.yaml"), "- a\n").unwrap();
     for (text, place, wanted) in [
         ("services: {enable: [shh.service]}\n", "test.yaml:3:", "did you mean `ssh.service`?"),
         ("files:\n  /etc/x: {content: x, owner: nobdy}\n", "test.yaml:4:", "no user `nobdy`"),
@@ -143,6 +144,11 @@ fn mistakes_name_their_place() {
         ("files:\n  /etc/passwd/x: {content: x}\n", "test.yaml:4:", "/etc/passwd is not a directory"),
         ("overlays: [missing]\n", "test.yaml:3:", "missing"),
         ("files:\n  /etc/x: {source: missing}\n", "test.yaml:4:", "missing"),
+        ("files:\n  /etc: {symlink: /nowhere}\n", "test.yaml:4:", "is a directory in the image"),
+        ("files:\n  /etc/.wh.x: {content: x}\n", "", "says that something is gone"),
+        ("root: {over: nfs}\nboot: {cmdline: {set: {ip: dhcp}}}\n", "test.yaml:4:", "decided by `root"),
+        ("root: {over: nfs}\nboot: {cmdline: {add: [rw]}}\n", "test.yaml:4:", "decided by `root"),
+        ("cloud_init: {meta_data: list.yaml}\n", "list.yaml:1:", "must be a map"),
         ("packages: {install: [vim]}\n", "test.yaml:3:", "not supported yet"),
         ("outputs: [disk]\n", "test.yaml:3:", "not supported yet"),
         ("cloud_init: {user_data: [missing.yaml]}\n", "test.yaml:3:", "missing.yaml"),
@@ -152,6 +158,117 @@ fn mistakes_name_their_place() {
     }
     let error = bench.build(bench.recipe("outputs: [boot]\n"), "default").unwrap_err().to_string();
     assert!(error.contains("only 2097152 are available"), "{error}");
+}
+
+/// What the recipe says itself has the last word over what a root over NFS brings.
+#[test]
+fn files_of_the_recipe_come_after_those_of_the_root() {
+    let bench = Bench::new();
+    let recipe = bench.recipe(
+        "root: {over: nfs}\nfiles:\n  /etc/fstab: {content: \"LABEL=data / ext4 defaults 0 0\\n\"}\n  /etc/overlayroot.conf: {content: mine}\n",
+    );
+    let look = Look { outcome: bench.build(recipe, "default").unwrap(), bench: &bench };
+    assert_eq!(look.text("etc/fstab"), "LABEL=data / ext4 defaults 0 0\n");
+    assert_eq!(look.text("etc/overlayroot.conf"), "mine");
+}
+
+/// On a disk the image's own documents stay where the recipe names none.
+#[test]
+fn only_documents_that_are_named_replace_those_of_the_image() {
+    let bench = Bench::new();
+    let plain = Look { outcome: bench.build(bench.recipe("outputs: [oci]\n"), "default").unwrap(), bench: &bench };
+    let before = plain.inode("boot/firmware/user-data");
+    let recipe = bench.recipe("cloud_init: {network_config: {version: 2}}\n");
+    let look = Look { outcome: bench.build(recipe, "default").unwrap(), bench: &bench };
+    assert_eq!(look.text("boot/firmware/network-config"), "version: 2\n");
+    assert!(look.text("boot/firmware/meta-data").starts_with("instance-id: aule-"));
+    assert_eq!(look.inode("boot/firmware/user-data"), before);
+}
+
+/// Filters of config.txt hold together until `[all]`.
+#[test]
+fn every_section_of_config_begins_with_all() {
+    let bench = Bench::new();
+    let recipe = bench.recipe("boot: {config: {pi5: [a=1], gpio4=1: [b=1], all: [c=1]}}\n");
+    let look = Look { outcome: bench.build(recipe, "default").unwrap(), bench: &bench };
+    let config = look.text("boot/firmware/config.txt");
+    assert!(config.ends_with("\n[all]\n[pi5]\na=1\n\n[all]\n[gpio4=1]\nb=1\n\n[all]\nc=1\n\n[all]\n"), "{config}");
+}
+
+/// The order of a list that is a set does not show, not even where two units have the same alias; and the build can be
+/// repeated from its source, where the lists are sorted.
+#[test]
+fn units_with_the_same_alias() {
+    let bench = Bench::new();
+    let unit = |name: &str| {
+        format!("  /etc/systemd/system/{name}.service: {{content: \"[Install]\\nAlias=dm.service\\n\"}}\n")
+    };
+    let digests: Vec<_> = ["[zzz.service, aaa.service]", "[aaa.service, zzz.service]"]
+        .map(|list| format!("files:\n{}{}services: {{enable: {list}}}\n", unit("zzz"), unit("aaa")))
+        .iter()
+        .map(|text| bench.build(bench.recipe(text), "default").unwrap().digest)
+        .collect();
+    assert_eq!(digests[0], digests[1]);
+    assert_eq!(bench.rebuild(digests[0]).unwrap().digest, digests[0]);
+}
+
+/// A file that changes while a build runs: the build notices, and no later one takes over what it saw.
+#[test]
+fn an_input_that_changes_while_it_is_built_is_noticed() {
+    use aule_build::{InputEntry, InputKind, Inputs, LocalInputs};
+    struct Changing(std::path::PathBuf);
+    impl Inputs for Changing {
+        fn file(&self, path: &aule_recipe::LocalPath) -> std::io::Result<InputKind> {
+            LocalInputs.file(path)
+        }
+        fn directory(&self, path: &aule_recipe::LocalPath) -> std::io::Result<Vec<InputEntry>> {
+            let entries = LocalInputs.directory(path)?;
+            for entry in &entries {
+                if let InputKind::File { bytes, .. } = &entry.kind {
+                    bytes.digest()?;
+                }
+            }
+            std::fs::write(&self.0, "B")?;
+            Ok(entries)
+        }
+    }
+    let bench = Bench::new();
+    let file = bench.path().join("o/file");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "A").unwrap();
+    let recipe = bench.recipe("overlays: [o]\n");
+    let error = bench.build_with_inputs(&Changing(file.clone()), &recipe).unwrap_err().to_string();
+    assert!(error.contains("changed during"), "{error}");
+    std::fs::write(&file, "A").unwrap();
+    let look = Look { outcome: bench.build(recipe, "default").unwrap(), bench: &bench };
+    assert_eq!(look.text("file"), "A");
+    assert!(look.outcome.steps.iter().any(|step| step.name == "files" && !step.cached));
+}
+
+/// The same file verifies the base and lies in the image: it is an input all the same. And what kind of file a document
+/// of the seed is does not show.
+#[test]
+fn the_source_has_every_input() {
+    let bench = Bench::new();
+    let image = common::golden().join("tiny.img.xz");
+    let sums = format!("{}  tiny.img.xz\n", aule_tree::Digest::of(&std::fs::read(&image).unwrap()).hex());
+    for (name, text) in [("sums", sums.as_str()), ("ud.yaml", "#cloud-config\n{}\n")] {
+        std::fs::write(bench.path().join(name), text).unwrap();
+    }
+    let text = format!(
+        "name: test\nbase: {{image: {}, checksums: sums}}\n\
+         files: {{/etc/sums: {{source: sums}}}}\ncloud_init: {{user_data: [ud.yaml]}}\n",
+        image.display()
+    );
+    let recipe = bench.path().join("keyed.yaml");
+    std::fs::write(&recipe, text).unwrap();
+    let digest = bench.build(&recipe, "default").unwrap().digest;
+    assert_eq!(bench.rebuild(digest).unwrap().digest, digest);
+    let program = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(bench.path().join("ud.yaml"), program).unwrap();
+    std::fs::remove_dir_all(bench.store().root().join("cache/steps")).unwrap();
+    std::fs::create_dir(bench.store().root().join("cache/steps")).unwrap();
+    assert_eq!(bench.build(&recipe, "default").unwrap().digest, digest);
 }
 
 /// A symlink in an overlay, or in the image, never leads out of the tree.

@@ -208,7 +208,9 @@ impl Walk<'_> {
             bytes.truncate(inode.size as usize);
             FileData::Inline(bytes.into())
         } else {
-            FileData::Runs(blocks::runs(self.volume, inode, &mut self.claims)?.into())
+            FileData::Runs(
+                blocks::runs(self.volume, inode, &mut self.claims, self.budget.left() / size_of::<Run>())?.into(),
+            )
         };
         Ok(FileHandle { size: inode.size, data })
     }
@@ -219,7 +221,7 @@ impl Walk<'_> {
         if inode.size == 0 || inode.size > MAX_TARGET {
             return Err(wrong("whose target is empty or longer than 4095 bytes"));
         }
-        let attribute_sectors = if inode.attribute_block == 0 { 0 } else { superblock.block_size / 512 };
+        let attribute_sectors = if inode.attribute_block == 0 { 0 } else { superblock.cluster_size / 512 };
         // As `ext4_inode_is_fast_symlink`: by the size alone where attributes may take blocks of other inodes.
         let is_short = !inode.has_inline_data()
             && if superblock.has(superblock::incompatible::EA_INODE) {
@@ -263,21 +265,38 @@ impl Walk<'_> {
         let FileHandle { data: FileData::Runs(runs), .. } = self.file(inode, attributes)? else {
             return Err(corrupt(place(), "it has no blocks"));
         };
+        let mut places: Vec<_> = runs.iter().map(|run| (run.position, run.length)).collect();
+        places.sort_unstable();
+        if places.windows(2).any(|pair| matches!(pair, [(at, length), (next, _)] if at + length > *next)) {
+            return Err(corrupt(place(), "its blocks are used twice"));
+        }
         let mapped: u64 = runs.iter().map(|run| run.length).sum();
         if mapped != inode.size {
             return Err(corrupt(place(), "it has holes"));
         }
         let mut block = vec![0; superblock.block_size as usize];
+        // What the names take is counted while they come: a directory may be larger than memory.
+        let (mut counted, mut taken) = (0, 0);
         for Run { offset, position, length } in runs.iter().copied() {
             for within in (0..length).step_by(block.len()) {
                 self.volume.read_at(position + within, &mut block)?;
                 directory::check_block(&block, (offset + within) / superblock.block_size, superblock, inode)?;
                 directory::records(&block, superblock, inode, &mut names)?;
+                let new = names.get(counted..).unwrap_or_default();
+                taken += new.iter().map(|name| name.name.len() + size_of::<Name>() + ALLOCATION).sum::<usize>();
+                counted = names.len();
+                if taken > self.budget.left() {
+                    let what = "bytes of names in one directory";
+                    return Err(FilesystemError::TooMany { kind: KIND, what, limit: self.budget.left() });
+                }
             }
         }
         Ok(names)
     }
 }
+
+/// About what the allocator takes for each name beside its bytes.
+const ALLOCATION: usize = 16;
 
 /// Bytes of memory that an entry takes besides itself and its path.
 fn weight(entry: &Entry) -> usize {

@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 /// The most entries that are read from one filesystem.
 pub(crate) const MAX_ENTRIES: usize = 10_000_000;
 /// The most bytes that paths, link targets, attributes and maps of one filesystem may take in memory together.
-pub(crate) const MAX_METADATA: usize = 1 << 30;
+pub(crate) const MAX_METADATA: usize = 512 << 20;
 /// Shorter holes are read as zeros: a map entry would cost more than it saves.
 pub(crate) const MIN_HOLE: u64 = 64 << 10;
 
@@ -270,6 +270,12 @@ impl Budget {
         self.bytes(bytes + size_of::<Entry>())
     }
 
+    /// How many bytes may still be taken.
+    pub(crate) fn left(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes in so many bytes.
     pub(crate) fn bytes(&mut self, bytes: usize) -> Result<(), FilesystemError> {
         let what = FilesystemError::TooMany { kind: self.kind, what: "bytes of names and maps", limit: MAX_METADATA };
         self.bytes = self.bytes.checked_sub(bytes).ok_or(what)?;

@@ -206,6 +206,50 @@ fn other_files_and_features_are_refused_by_name() {
     assert!(error.contains("truncated"), "{error}");
 }
 
+/// A target of a symlink in its inode, beside attributes in a block that is allocated as a whole cluster.
+#[test]
+fn short_symlinks_with_attributes_on_a_filesystem_with_clusters() {
+    let options = ["-b", "4096", "-O", "bigalloc,^has_journal", "-C", "16384", "-I", "128"];
+    let value = "v".repeat(900);
+    let commands = format!("symlink /short some/target\nea_set /short trusted.long {value}\n");
+    let image = Ext { kib: 32 << 10, options: &options, commands: &commands, ..Ext::default() }.make();
+    let filesystem = open(Arc::new(image)).unwrap();
+    let entries = by_path(filesystem.as_ref());
+    let EntryKind::Symlink(target) = &entries["/short"].what else { panic!("{:?}", entries["/short"]) };
+    assert_eq!(target, b"some/target");
+    assert_eq!(entries["/short"].metadata.xattrs[b"trusted.long".as_slice()], value.as_bytes());
+}
+
+/// A directory whose blocks are one block again and again would hold more names than memory.
+#[test]
+fn a_directory_of_one_block_again_and_again_takes_no_memory() {
+    let options = ["-t", "ext2", "-b", "4096", "-I", "128"];
+    let directory = tempfile::tempdir().unwrap();
+    for number in 0..340 {
+        fs::write(directory.path().join(format!("f{number}")), "").unwrap();
+    }
+    let kib = 16 << 10;
+    let image = Ext { kib, options: &options, source: Some(directory.path()), commands: "" };
+    let mut image = image.make();
+    // An indirect block that names the first block of the root again and again.
+    let number = |image: &[u8], at: usize| u32::from_le_bytes(image[at..at + 4].try_into().unwrap());
+    let inodes = number(&image, 4096 + 8) as usize * 4096;
+    let root = inodes + 128;
+    let block = number(&image, root + 40);
+    let single = 3001_usize;
+    for entry in 0..1024 {
+        image[single * 4096 + entry * 4..][..4].copy_from_slice(&block.to_le_bytes());
+    }
+    for direct in 1..12 {
+        image[root + 40 + direct * 4..][..4].copy_from_slice(&block.to_le_bytes());
+    }
+    image[root + 40 + 48..][..4].copy_from_slice(&(single as u32).to_le_bytes());
+    let size = (12_u32 + 1024) * 4096;
+    image[root + 4..][..4].copy_from_slice(&size.to_le_bytes());
+    let error = open(Arc::new(image)).and_then(|filesystem| filesystem.entries()).unwrap_err().to_string();
+    assert!(error.contains("its blocks are used twice"), "{error}");
+}
+
 /// Things that only a broken or hostile image has, set one at a time.
 #[test]
 fn what_is_corrupt_is_named() {

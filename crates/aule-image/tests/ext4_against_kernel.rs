@@ -125,7 +125,7 @@ fn xattr_set_raw(path: &Path, key: &[u8], value: &[u8]) {
 }
 
 /// Options of mke2fs, and whether an attribute of 60 KB fits.
-const VARIANTS: [(&str, &[&str], bool); 10] = [
+const VARIANTS: [(&str, &[&str], bool); 11] = [
     ("as Ubuntu makes it", &["-b", "4096"], false),
     ("small blocks", &["-b", "1024"], false),
     ("old inodes", &["-b", "4096", "-I", "128", "-O", "^metadata_csum"], false),
@@ -136,6 +136,7 @@ const VARIANTS: [(&str, &[&str], bool); 10] = [
     ("ext2", &["-t", "ext2", "-b", "2048"], false),
     ("many groups", &["-b", "4096", "-O", "meta_bg,^resize_inode,sparse_super2", "-g", "1024", "-N", "8192"], false),
     ("clusters", &["-b", "4096", "-O", "bigalloc", "-C", "16384", "-N", "8192"], false),
+    ("clusters of small blocks", &["-b", "1024", "-O", "bigalloc", "-C", "65536", "-N", "4096"], false),
 ];
 
 #[test]

@@ -122,6 +122,17 @@ fn the_backup_of_a_gpt_counts_when_the_first_is_damaged() {
     }
 }
 
+/// A disk that had a GPT before and has an MBR now: without a protective entry nobody looks at the remains.
+#[test]
+fn remains_of_a_gpt_are_not_one() {
+    let mut image = disk::make(16, "label: dos\nstart=2048, size=2048, type=c\nstart=4096, size=4096, type=83\n");
+    let wanted = read(&image).unwrap();
+    let gpt = disk::make(16, GPT);
+    image[512..34 * 512].copy_from_slice(&gpt[512..34 * 512]);
+    assert_eq!(read(&image).unwrap(), wanted);
+    assert_eq!(short(&wanted.partitions), sfdisk(&image));
+}
+
 #[test]
 fn what_is_no_table_or_a_wrong_one_is_told() {
     let entry = |index: usize, flag: u8, kind: u8, start: u32, length: u32| {

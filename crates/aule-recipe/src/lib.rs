@@ -40,5 +40,5 @@ pub use schema::json_schema;
 pub use show::show;
 pub use source::Sources;
 pub use suggest::nearest;
-pub use user_data::merge_user_data;
+pub use user_data::{merge_user_data, with_instance_id};
 pub use value::{Mode, Principal, Sha256, Timestamp, Url, ValueError};

@@ -17,7 +17,7 @@ pub struct Recipe {
     pub name: String,
     /// The upstream image.
     pub base: Base,
-    /// The newest timestamp that any output may hold; the newest one in the base where absent.
+    /// The newest timestamp that the tree may hold; the newest one in the base where absent.
     pub date: Option<Timestamp>,
     /// Debian packages.
     pub packages: Packages,
@@ -191,6 +191,13 @@ pub struct CloudInit {
     pub network_config: Option<Document>,
 }
 
+impl CloudInit {
+    /// All documents.
+    pub fn documents(&self) -> impl Iterator<Item = &Document> {
+        self.user_data.iter().chain(&self.meta_data).chain(&self.vendor_data).chain(&self.network_config)
+    }
+}
+
 /// A document for cloud-init.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -281,9 +288,7 @@ impl Recipe {
             FileKind::Source(local) => Some(local),
             _ => None,
         });
-        let seed = &self.cloud_init;
-        let documents = seed.user_data.iter().chain(&seed.meta_data).chain(&seed.vendor_data);
-        let documents = documents.chain(&seed.network_config).filter_map(Document::as_local);
+        let documents = self.cloud_init.documents().filter_map(Document::as_local);
         base.chain(&self.overlays).chain(files).chain(documents).collect()
     }
 

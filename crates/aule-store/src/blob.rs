@@ -11,6 +11,9 @@ use std::{
 /// The largest JSON document (index, manifest, config) that is taken. (4 MiB is what registries take.)
 pub const DOCUMENT_MAX: u64 = 4 << 20;
 
+/// A blob of at most this many bytes is compared with what is there before it is written.
+const SMALL: u64 = 1 << 20;
+
 /// A blob that is being written. Dropped without [`BlobWriter::commit`], it leaves nothing.
 pub struct BlobWriter {
     file: tempfile::NamedTempFile,
@@ -59,17 +62,27 @@ impl Store {
     /// Makes a blob of a temporary file of [`Store::temporary_file`] whose digest the caller knows.
     pub fn keep(&self, file: tempfile::NamedTempFile, digest: Digest, size: u64) -> Result<()> {
         let path = self.blob_path(digest);
-        // The same bytes again: nothing to write. A blob of another length was cut off outside our control.
-        if fs::metadata(&path).is_ok_and(|there| there.len() == size) {
-            return Ok(());
+        // The same bytes again: nothing to write. A large blob is written anew without comparing, which would take as
+        // long; either way a damaged one is replaced.
+        let there = size <= SMALL && fs::metadata(&path).is_ok_and(|there| there.len() == size);
+        if !(there && self.verify_blob(digest).is_ok()) {
+            self.persist(file, &path)?;
+            self.now_known_good(digest);
         }
-        self.persist(file, &path)
+        Ok(())
+    }
+
+    /// Whether the blob is there with these bytes.
+    fn holds(&self, digest: Digest, bytes: &[u8]) -> bool {
+        let path = self.blob_path(digest);
+        let same_length = fs::metadata(&path).is_ok_and(|there| there.len() == bytes.len() as u64);
+        same_length && fs::read(path).is_ok_and(|there| there == bytes)
     }
 
     /// Puts `bytes` in the store.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        if !fs::metadata(self.blob_path(digest)).is_ok_and(|there| there.len() == bytes.len() as u64) {
+        if !self.holds(digest, bytes) {
             let mut writer = self.blob_writer()?;
             writer.write_all(bytes).map_err(StoreError::io("write", self.blob_path(digest)))?;
             writer.commit(self)?;
@@ -118,6 +131,19 @@ impl Store {
         serde_json::from_slice(&bytes).map_err(|source| StoreError::Json { what: format!("blob {digest}"), source })
     }
 
+    /// Removes a blob whose bytes are not what its name says; says whether it was one. Results of steps that need it do not
+    /// count any more then, and the next build makes it anew.
+    pub fn remove_damaged(&self, digest: Digest) -> Result<bool> {
+        match self.verify_blob(digest) {
+            Err(StoreError::DamagedBlob { .. }) => {
+                let path = self.blob_path(digest);
+                fs::remove_file(&path).map_err(StoreError::io("remove", path))?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Reads every byte of a blob and checks its digest; gives its size.
     pub fn verify_blob(&self, digest: Digest) -> Result<u64> {
         let mut file = self.open_blob(digest)?;
@@ -133,7 +159,10 @@ impl Store {
             size += read as u64;
         }
         match hasher.finish() {
-            found if found == digest => Ok(size),
+            found if found == digest => {
+                self.now_known_good(digest);
+                Ok(size)
+            }
             found => Err(StoreError::DamagedBlob { digest, found }),
         }
     }

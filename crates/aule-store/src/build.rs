@@ -31,10 +31,10 @@ impl Build {
     /// # Errors
     /// When it is not a build of Aulë, or a document of it is missing or damaged.
     pub fn open(store: &Store, descriptor: Descriptor) -> Result<Build> {
-        let index: Index = store.read_document(descriptor.digest)?;
-        let not_ours = |reason: &str| StoreError::NotAStore {
-            path: descriptor.digest.to_string().into(),
-            reason: format!("{reason}, so it is no build"),
+        let not_ours = |reason: &str| StoreError::NotABuild { digest: descriptor.digest, reason: reason.into() };
+        let index: Index = match store.read_document(descriptor.digest) {
+            Err(StoreError::Json { .. }) => return Err(not_ours("it is no image index")),
+            read => read?,
         };
         if !index.annotations.contains_key(FORMAT) {
             return Err(not_ours("it has no format version"));

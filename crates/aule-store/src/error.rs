@@ -24,6 +24,14 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A digest stands for something else than a build.
+    #[error("{digest} is not a build of Aulë: {reason}")]
+    NotABuild {
+        /// What was opened.
+        digest: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A blob that something names is not there.
     #[error("blob {0} is not in the store")]
     MissingBlob(Digest),
@@ -80,6 +88,14 @@ pub enum StoreError {
         path: String,
         /// Why.
         source: io::Error,
+    },
+    /// A layer cannot hold it.
+    #[error("{path} cannot be put in a layer: {reason}")]
+    Unwritable {
+        /// The path in the image.
+        path: String,
+        /// Why.
+        reason: String,
     },
     /// No such ref.
     #[error("there is no `{name}` in the store{}", near(.known))]

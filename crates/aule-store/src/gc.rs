@@ -12,6 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Documents that name other blobs: ours, and those that Docker's tools write into a layout.
+const LISTS: [&str; 4] = [
+    media_type::INDEX,
+    media_type::MANIFEST,
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+
 /// What a collection removed, or would remove.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Collected {
@@ -74,8 +82,14 @@ impl Store {
     /// Every blob that something in `index.json` leads to.
     fn reachable(&self) -> Result<HashSet<Digest>> {
         let mut reachable = HashSet::new();
-        let (referrers, mut queue): (Vec<_>, Vec<_>) =
-            self.read_index()?.manifests.into_iter().partition(|it| subject_of(it).is_some());
+        let (entries, unknown) = self.read_index()?;
+        if unknown > 0 {
+            let reason = format!(
+                "index.json has {unknown} entries that aule does not understand, so it cannot tell what they need"
+            );
+            return Err(StoreError::NotAStore { path: self.root().into(), reason });
+        }
+        let (referrers, mut queue): (Vec<_>, Vec<_>) = entries.into_iter().partition(|it| subject_of(it).is_some());
         self.follow(&mut queue, &mut reachable)?;
         // A referrer lives as long as what it refers to.
         queue.extend(referrers.into_iter().filter(|it| subject_of(it).is_some_and(|it| reachable.contains(&it))));
@@ -88,17 +102,24 @@ impl Store {
             if !reachable.insert(descriptor.digest) {
                 continue;
             }
-            if [media_type::INDEX, media_type::MANIFEST].contains(&descriptor.media_type.as_str())
-                && self.has_blob(descriptor.digest)
-            {
+            if LISTS.contains(&descriptor.media_type.as_str()) && self.has_blob(descriptor.digest) {
                 let bytes = self.read_blob(descriptor.digest, DOCUMENT_MAX, "a document")?;
                 let document: serde_json::Value = serde_json::from_slice(&bytes)
                     .map_err(|source| StoreError::Json { what: format!("blob {}", descriptor.digest), source })?;
                 for key in ["manifests", "layers", "config"] {
-                    let value = document.get(key).cloned().unwrap_or_default();
-                    let list =
-                        if value.is_object() { vec![value] } else { value.as_array().cloned().unwrap_or_default() };
-                    queue.extend(list.into_iter().filter_map(|it| serde_json::from_value::<Descriptor>(it).ok()));
+                    let list = match document.get(key).cloned().unwrap_or_default() {
+                        serde_json::Value::Null => continue,
+                        serde_json::Value::Array(list) => list,
+                        one => vec![one],
+                    };
+                    for it in list {
+                        // What is not understood here may be needed: then nothing at all is removed.
+                        let it = serde_json::from_value::<Descriptor>(it).map_err(|source| StoreError::Json {
+                            what: format!("`{key}` in blob {}", descriptor.digest),
+                            source,
+                        })?;
+                        queue.push(it);
+                    }
                 }
             }
         }

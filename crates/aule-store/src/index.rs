@@ -6,7 +6,7 @@
 
 use crate::{
     Reference, Result, Store, StoreError,
-    oci::{Descriptor, Index, REF_NAME},
+    oci::{Descriptor, REF_NAME},
 };
 use aule_tree::Digest;
 use std::{fs, path::Path};
@@ -36,6 +36,20 @@ pub(crate) fn subject_of(descriptor: &Descriptor) -> Option<Digest> {
     descriptor.annotations.get(SUBJECT)?.parse().ok()
 }
 
+/// `index.json` with its entries as they stand there.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct RawIndex {
+    #[serde(default)]
+    manifests: Vec<serde_json::Value>,
+    #[serde(flatten)]
+    more: serde_json::Map<String, serde_json::Value>,
+}
+
+/// An entry, where it is one that this program understands.
+fn descriptor(entry: &serde_json::Value) -> Option<Descriptor> {
+    serde_json::from_value(entry.clone()).ok()
+}
+
 fn generation(descriptor: &Descriptor) -> Option<Generation> {
     let named = descriptor.annotations.get(REF_NAME);
     let name = descriptor.annotations.get(OWN_REF).or(named)?;
@@ -55,22 +69,48 @@ fn entry(descriptor: &Descriptor, name: &str, number: u64, current: bool) -> Des
 }
 
 impl Store {
-    pub(crate) fn read_index(&self) -> Result<Index> {
+    fn read_raw_index(&self) -> Result<RawIndex> {
         let path = self.root().join("index.json");
         let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
         serde_json::from_slice(&bytes)
             .map_err(|source| StoreError::Json { what: path.to_string_lossy().into_owned(), source })
     }
 
-    /// Changes `index.json` under its lock.
+    /// The entries of `index.json` that can be understood, and how many cannot.
+    pub(crate) fn read_index(&self) -> Result<(Vec<Descriptor>, usize)> {
+        let raw = self.read_raw_index()?.manifests;
+        let known: Vec<_> = raw.iter().filter_map(descriptor).collect();
+        let unknown = raw.len() - known.len();
+        Ok((known, unknown))
+    }
+
+    /// Changes `index.json` under its lock. What other tools wrote there stays as it is, byte for byte where it can be.
     fn change_index<T>(&self, change: impl FnOnce(&mut Vec<Descriptor>) -> Result<T>) -> Result<T> {
         let _changing = self.lock_index()?;
-        let before = self.read_index()?;
-        let mut index = before.clone();
-        let value = change(&mut index.manifests)?;
-        if index != before {
-            let bytes = serde_json::to_vec_pretty(&index)
-                .map_err(|source| StoreError::Json { what: "index.json".into(), source })?;
+        let mut index = self.read_raw_index()?;
+        let (mut known, mut raw) = (Vec::new(), Vec::new());
+        let mut foreign = Vec::new();
+        for entry in std::mem::take(&mut index.manifests) {
+            match descriptor(&entry) {
+                Some(descriptor) => {
+                    known.push(descriptor);
+                    raw.push(entry);
+                }
+                None => foreign.push(entry),
+            }
+        }
+        let before = known.clone();
+        let value = change(&mut known)?;
+        if known != before {
+            let failed = |source| StoreError::Json { what: "index.json".into(), source };
+            for it in &known {
+                // An entry that was not changed keeps its fields, also those that are not known here.
+                let kept = before.iter().position(|old| old == it).and_then(|at| raw.get(at).cloned());
+                let entry = kept.map_or_else(|| serde_json::to_value(it).map_err(failed), Ok)?;
+                index.manifests.push(entry);
+            }
+            index.manifests.extend(foreign);
+            let bytes = serde_json::to_vec_pretty(&index).map_err(failed)?;
             self.write_whole(Path::new("index.json"), &bytes)?;
         }
         Ok(value)
@@ -78,7 +118,7 @@ impl Store {
 
     /// All generations of all refs: by name, the newest number first.
     pub fn generations(&self) -> Result<Vec<Generation>> {
-        let mut all: Vec<_> = self.read_index()?.manifests.iter().filter_map(generation).collect();
+        let mut all: Vec<_> = self.read_index()?.0.iter().filter_map(generation).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name).then(b.number.cmp(&a.number)));
         Ok(all)
     }
@@ -94,8 +134,14 @@ impl Store {
             if own.iter().any(|it| it.current && it.descriptor.digest == target.digest) {
                 return Ok(false);
             }
-            let number = own.iter().map(|it| it.number).max().unwrap_or(0) + 1;
+            let mut number = own.iter().map(|it| it.number).max().unwrap_or(0) + 1;
             let mut older: Vec<_> = own.into_iter().filter(|it| it.descriptor.digest != target.digest).collect();
+            // After a roll-back the current one is not the newest. It is what is in use, so it becomes the generation before
+            // the new one: it is kept longest, and a roll-back leads to it.
+            if let Some(current) = older.iter_mut().find(|it| it.current && it.number + 1 != number) {
+                current.number = number;
+                number += 1;
+            }
             older.sort_by_key(|it| std::cmp::Reverse(it.number));
             older.truncate(GENERATIONS_KEPT - 1);
             manifests.retain(|it| generation(it).is_none_or(|it| it.name != name));
@@ -153,7 +199,7 @@ impl Store {
 
     /// What refers to `subject`.
     pub fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
-        Ok(self.read_index()?.manifests.into_iter().filter(|it| subject_of(it) == Some(subject)).collect())
+        Ok(self.read_index()?.0.into_iter().filter(|it| subject_of(it) == Some(subject)).collect())
     }
 
     /// Forgets the referrers of subjects that are `gone`.
@@ -245,13 +291,56 @@ mod tests {
         assert!(resolve(&format!("lab:netboot@{}", targets[0].digest)).is_err());
         // A build after a roll-back is a new generation, and rolling back from it leads to the one before it.
         store.set_ref("lab:netboot", &target(&store, "fixed")).unwrap();
-        assert_eq!(store.roll_back("lab:netboot").unwrap().number, 7);
+        let current = store.generations().unwrap().into_iter().find(|it| it.current).unwrap();
+        assert_eq!(current.number, 9);
+        let rolled_back = store.roll_back("lab:netboot").unwrap();
+        assert_eq!((rolled_back.number, rolled_back.descriptor.digest), (8, targets[4].digest));
         store.set_ref("lab:sdcard", &targets[0]).unwrap();
         assert!(resolve("lab").is_err(), "two variants: the name alone is ambiguous");
         store.remove_ref("lab:netboot").unwrap();
         assert!(matches!(resolve("lab:netboot"), Err(StoreError::UnknownRef { .. })));
         assert!(matches!(store.roll_back("lab:sdcard"), Err(StoreError::NoOlderGeneration(_))));
         assert!(store.remove_ref("lab:netboot").is_err());
+    }
+
+    /// What was in use when a build came is kept, however far back it was.
+    #[test]
+    fn a_build_after_roll_backs_keeps_what_was_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let targets: Vec<_> = (0..6).map(|n| target(&store, &format!("build {n}"))).collect();
+        for it in &targets[..5] {
+            store.set_ref("lab:netboot", it).unwrap();
+        }
+        for _ in 0..4 {
+            store.roll_back("lab:netboot").unwrap();
+        }
+        store.set_ref("lab:netboot", &targets[5]).unwrap();
+        assert_eq!(store.generations().unwrap().len(), GENERATIONS_KEPT);
+        assert_eq!(store.roll_back("lab:netboot").unwrap().descriptor.digest, targets[0].digest);
+    }
+
+    #[test]
+    fn entries_of_other_tools_stay_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let path = directory.path().join("index.json");
+        let digest = target(&store, "x").digest.to_string();
+        let foreign = serde_json::json!([
+            {"mediaType": media_type::MANIFEST, "digest": digest, "size": 3, "urls": ["https://example.org/x"],
+             "platform": {"architecture": "arm", "os": "linux", "variant": "v7"}},
+            {"mediaType": media_type::MANIFEST, "digest": format!("sha512:{}", "0".repeat(128)), "size": 3},
+        ]);
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": foreign, "annotations": {"a": "b"}});
+        fs::write(&path, index.to_string()).unwrap();
+        store.set_ref("lab:netboot", &target(&store, "y")).unwrap();
+        let after: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for (at, it) in [(0, 0), (2, 1)] {
+            assert_eq!(after["manifests"][at], foreign[it]);
+        }
+        assert_eq!(after["annotations"], index["annotations"]);
+        assert_eq!(store.generations().unwrap().len(), 1);
+        assert!(store.collect_garbage(true).is_err(), "nothing is removed while something cannot be followed");
     }
 
     #[test]

@@ -13,10 +13,13 @@
 //! only; the next process that finds itself alone removes them.
 
 use crate::{Result, StoreError};
+use aule_tree::Digest;
 use std::{
+    collections::HashSet,
     fs::{self, File, TryLockError},
     io::Write,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 const LAYOUT_FILE: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
@@ -29,6 +32,8 @@ pub struct Store {
     root: PathBuf,
     /// Held for as long as the store is open; the kernel lets go of it when the process dies.
     lock: File,
+    /// Blobs that this process wrote, or compared with their digests.
+    known_good: Mutex<HashSet<Digest>>,
 }
 
 impl Store {
@@ -59,8 +64,14 @@ impl Store {
             }
         }
         lock.lock_shared().map_err(StoreError::io("lock", root.join("lock")))?;
-        let store = Store { root, lock };
+        let store = Store { root, lock, known_good: Mutex::default() };
         let _changing = store.lock_index()?;
+        // Made in this order below, so the second without the first was not left by a crash. An empty index would tell
+        // the next gc that nothing is needed.
+        if store.root.join("oci-layout").exists() && !store.root.join("index.json").exists() {
+            let reason = "its index.json is gone; restore it, or move the directory away".into();
+            return Err(StoreError::NotAStore { path: store.root.clone(), reason });
+        }
         for (name, content) in [("index.json", EMPTY_INDEX), ("oci-layout", LAYOUT_FILE)] {
             if !store.root.join(name).exists() {
                 store.write_whole(Path::new(name), content)?;
@@ -72,6 +83,16 @@ impl Store {
     /// The directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whether this process wrote the blob, or compared it with its digest.
+    pub(crate) fn is_known_good(&self, digest: Digest) -> bool {
+        self.known_good.lock().unwrap_or_else(PoisonError::into_inner).contains(&digest)
+    }
+
+    /// Remembers that the blob is what its name says.
+    pub(crate) fn now_known_good(&self, digest: Digest) {
+        self.known_good.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
     }
 
     /// Where downloads are kept on their way.

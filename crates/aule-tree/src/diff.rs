@@ -25,7 +25,7 @@ pub fn changes(old: &Tree, new: &Tree) -> Vec<(TreePath, Change)> {
     changes
 }
 
-/// The layer that makes `new` out of `old`.
+/// The layer that makes `new` out of `old`: what differs, and the directories above it.
 pub fn diff(old: &Tree, new: &Tree) -> Layer {
     let Difference { gone, rewritten, .. } = Difference::between(old, new);
     let mut entries = Vec::new();
@@ -62,6 +62,27 @@ pub fn diff(old: &Tree, new: &Tree) -> Layer {
         };
         entries.push(LayerEntry { path: path.clone(), what });
     }
+    // With each path all directories above it: tools that unpack a layer alone make those that are missing as they like
+    // (0755, of root, now), and an overlay of layers then shows these in place of the true ones.
+    let mut above: BTreeSet<TreePath> = BTreeSet::new();
+    for entry in &entries {
+        let mut parent = entry.path.parent();
+        while let Some(path) = parent {
+            parent = path.parent();
+            if !above.insert(path) {
+                break;
+            }
+        }
+    }
+    // An opaque mark stands in its directory.
+    above.extend(entries.iter().filter(|it| it.what == What::Opaque).map(|it| it.path.clone()));
+    let written: HashSet<&TreePath> =
+        entries.iter().filter(|it| matches!(it.what, What::Node(_) | What::Link(_))).map(|it| &it.path).collect();
+    let unchanged = above.into_iter().filter(|path| !written.contains(path));
+    let unchanged: Vec<_> = unchanged
+        .filter_map(|path| new.get(&path).cloned().map(|inode| LayerEntry { path, what: What::Node(inode) }))
+        .collect();
+    entries.extend(unchanged);
     entries.sort_by(|a, b| a.path.cmp(&b.path).then_with(|| rank(&a.what).cmp(&rank(&b.what))));
     Layer { entries }
 }

@@ -84,6 +84,12 @@ proptest! {
         prop_assert!(merged == new);
         prop_assert!(diff(&merged, &new).entries.is_empty());
         prop_assert_eq!(layer.entries.is_empty(), old.digest() == new.digest());
+        // Each path comes after all directories above it.
+        let mut written = std::collections::HashSet::new();
+        for entry in &layer.entries {
+            prop_assert!(entry.path.parent().is_none_or(|parent| written.contains(&parent)), "{:?}", entry.path);
+            written.insert(entry.path.clone());
+        }
     }
 }
 
@@ -96,7 +102,7 @@ fn one_changed_name_rewrites_the_hardlink_set() {
     new.link(&path("c"), new.id(&path("a")).unwrap());
     let layer = diff(&old, &new);
     let shown: Vec<_> = layer.entries.iter().map(|e| (e.path.to_string(), matches!(e.what, What::Link(_)))).collect();
-    assert_eq!(shown, [("/a".into(), false), ("/b".into(), true), ("/c".into(), true)]);
+    assert_eq!(shown, [("/".into(), false), ("/a".into(), false), ("/b".into(), true), ("/c".into(), true)]);
     let kinds: Vec<_> = changes(&old, &new).into_iter().map(|(_, change)| change).collect();
     assert_eq!(kinds, [Change::Changed, Change::Changed, Change::Added]);
 }
@@ -112,6 +118,11 @@ fn an_emptied_directory_is_opaque_and_a_single_loss_a_whiteout() {
     new.remove(&path("many/b"));
     new.remove(&path("one/x"));
     let layer = diff(&old, &new);
-    let shown: Vec<_> = layer.entries.iter().map(|e| (e.path.to_string(), e.what.clone())).collect();
+    let marks: Vec<_> = layer.entries.iter().filter(|it| !matches!(it.what, What::Node(_))).collect();
+    let shown: Vec<_> = marks.iter().map(|e| (e.path.to_string(), e.what.clone())).collect();
     assert_eq!(shown, [("/many".into(), What::Opaque), ("/one/x".into(), What::Whiteout)]);
+    // A tool that unpacks this layer alone must not have to make up the directories.
+    let others: Vec<_> = layer.entries.iter().filter(|it| matches!(it.what, What::Node(_))).collect();
+    assert_eq!(others.iter().map(|it| it.path.to_string()).collect::<Vec<_>>(), ["/", "/many", "/one"]);
+    assert!(others.iter().all(|it| it.what == What::Node(old.get(&it.path).unwrap().clone())));
 }

@@ -119,6 +119,9 @@ pub(crate) enum Command {
         /// Also build it again from its own source, and compare
         #[arg(long)]
         rebuild: bool,
+        /// Remove blobs whose bytes are not what their names say, so that the next build makes them anew
+        #[arg(long)]
+        drop_damaged: bool,
     },
     /// Write a build's files for other servers: boot.img, boot/, root.tar.zst, seed/
     Export {
@@ -151,8 +154,8 @@ pub(crate) struct BuildArguments {
     /// Fail if the lock would have to change
     #[arg(long, conflicts_with = "update")]
     pub(crate) locked: bool,
-    /// Resolve again what is locked: everything, or the URLs that are named
-    #[arg(long, value_name = "NAME", num_args = 0..)]
+    /// Resolve again what is locked: everything, or the URL that is named; may be given several times
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
     pub(crate) update: Option<Vec<String>>,
     /// How many threads work [default: one a processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -164,8 +167,8 @@ pub(crate) struct BuildArguments {
 pub(crate) struct LockArguments {
     /// The recipe
     pub(crate) recipe: PathBuf,
-    /// Resolve again what is locked: everything, or the URLs that are named
-    #[arg(long, value_name = "NAME", num_args = 0..)]
+    /// Resolve again what is locked: everything, or the URL that is named; may be given several times
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
     pub(crate) update: Option<Vec<String>>,
 }
 

@@ -62,7 +62,7 @@ impl From<StoreError> for Failure {
                 .hint("the disk is full; the store is valid, and the next run goes on from what is finished")
                 .hint("`aule gc` removes what no build needs any more; `--store DIR` uses another disk"),
             StoreError::DamagedBlob { .. } | StoreError::Layer { .. } => {
-                failure.hint("`aule verify REF` checks every file of a build; a new build writes what is missing")
+                failure.hint("`aule verify --drop-damaged REF` checks every file of a build and removes what is damaged; then build again")
             }
             StoreError::UnknownRef { .. } => failure.hint("`aule list` shows what the store holds"),
             _ => failure,

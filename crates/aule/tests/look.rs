@@ -127,7 +127,10 @@ fn files_are_written_as_they_are() {
     assert!(lab.run(&["cat", "lab", "/lib/big"]).stdout == big(), "a file of several pieces");
     assert_eq!(lab.run(&["cat", "lab", "/etc/localtime"]).stdout, b"TZif\0\xfe\xfe");
     let shown = lab.json(&["cat", "lab", "/etc/localtime"]);
-    assert_eq!((&shown["path"], &shown["content_hex"]), (&json!("/usr/share/zoneinfo/UTC"), &json!("545a696600fefe")));
+    assert_eq!(
+        (&shown["entry"]["path"], &shown["content_hex"]),
+        (&json!("/usr/share/zoneinfo/UTC"), &json!("545a696600fefe"))
+    );
     assert_eq!(lab.json(&["cat", "lab", "/etc/hostname"])["content"], "valar2\n");
     for (path, wanted) in [
         ("/etc", "/etc is a directory"),

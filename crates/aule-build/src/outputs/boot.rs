@@ -54,6 +54,7 @@ pub(crate) fn make(
     let id = hasher.finish();
     let id = id.as_bytes().first_chunk::<4>().copied().unwrap_or_default();
 
+    contents.check_all(store, tree.contents().into_iter())?;
     let mut files = Vec::new();
     for (path, _, inode) in tree.iter().filter(|(path, ..)| !path.is_root()) {
         let what = match &inode.kind {

@@ -16,7 +16,7 @@ use aule_store::{
     layer::{ArchiveOptions, ArchiveWriter, Contents},
     oci::{Annotations, Descriptor},
 };
-use aule_tree::{Inode, Kind, LayerEntry, Metadata, Timestamp, Tree, TreePath, What};
+use aule_tree::{Digest, Inode, Kind, LayerEntry, Metadata, Timestamp, Tree, TreePath, What};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io};
 
@@ -45,20 +45,21 @@ struct Header {
     inputs: InputNames,
 }
 
-/// The local inputs that go into the artifact: not the base image, which stands in the base layer, and its checksums.
+/// The local inputs that go into the artifact: overlays, files and documents, but not the base image, which stands in the
+/// base layer, nor what it was verified with.
 fn kept_inputs(recipe: &Recipe) -> Vec<&LocalPath> {
-    let base = &recipe.base;
-    let of_base: Vec<&LocalPath> = [Some(&base.image), base.checksums.as_ref(), base.signature.as_ref()]
-        .into_iter()
-        .flatten()
-        .filter_map(|input| input.as_local())
-        .chain(&base.keyring)
-        .collect();
-    let mut kept: Vec<&LocalPath> =
-        recipe.local_inputs().into_iter().filter(|input| !of_base.contains(input)).collect();
+    let mut kept: Vec<&LocalPath> = recipe.overlays.iter().chain(file_sources(recipe)).collect();
+    kept.extend(recipe.cloud_init.documents().filter_map(|document| document.as_local()));
     kept.sort();
     kept.dedup();
     kept
+}
+
+fn file_sources(recipe: &Recipe) -> impl Iterator<Item = &LocalPath> {
+    recipe.files.values().filter_map(|entry| match &entry.kind {
+        FileKind::Source(local) => Some(local),
+        _ => None,
+    })
 }
 
 /// Writes the artifact.
@@ -75,6 +76,7 @@ pub(crate) fn make(store: &Store, source: &Source, inputs: &dyn Inputs, jobs: us
     let recipe = aule_recipe::canonical(&source.recipe);
 
     let options = ArchiveOptions { jobs, table: true, diff_id: false };
+    let mut expected = BTreeMap::new();
     let archive = ArchiveWriter::write(store, options, |writer| {
         put_directory(writer, &TreePath::root())?;
         // Canonical order: "inputs" < "lock" < "recipe.json" < "source.json".
@@ -88,10 +90,15 @@ pub(crate) fn make(store: &Store, source: &Source, inputs: &dyn Inputs, jobs: us
                 let mut entries = inputs.directory(input).map_err(failed)?;
                 entries.sort_by(|a, b| TreePath::new(&a.path).ok().cmp(&TreePath::new(&b.path).ok()));
                 for entry in entries {
-                    put(writer, &place.join(&entry.path)?, &entry.kind)?;
+                    put(writer, &mut expected, &place.join(&entry.path)?, &entry.kind)?;
                 }
             } else {
-                put(writer, &place, &inputs.file(input).map_err(failed)?)?;
+                let mut kind = inputs.file(input).map_err(failed)?;
+                // Whether a document may be executed changes nothing.
+                if let InputKind::File { executable, .. } = &mut kind {
+                    *executable &= file_sources(&source.recipe).any(|it| it == input);
+                }
+                put(writer, &mut expected, &place, &kind)?;
             }
         }
         for (name, bytes) in [("lock", &source.lock), ("recipe.json", &recipe), ("source.json", &header)] {
@@ -100,6 +107,13 @@ pub(crate) fn make(store: &Store, source: &Source, inputs: &dyn Inputs, jobs: us
         }
         Ok::<_, BuildError>(())
     })?;
+    for entry in archive.table.entries.iter().map(|it| &it.entry) {
+        if let (Some(digest), What::Node(inode)) = (expected.get(&entry.path), &entry.what)
+            && inode.content().is_none_or(|content| content.digest != *digest)
+        {
+            return Err(BuildError::InputChanged(entry.path.clone()));
+        }
+    }
     let files = vec![artifact::file(types::SOURCE_ARCHIVE, "source.tar.zst", archive.digest, archive.size)];
     artifact::put(store, "source", types::SOURCE, files, Annotations::new(), None)
 }
@@ -109,7 +123,13 @@ fn put_directory(writer: &mut ArchiveWriter, path: &TreePath) -> Result<()> {
     Ok(writer.entry(LayerEntry { path: path.clone(), what: What::Node(inode) })?)
 }
 
-fn put(writer: &mut ArchiveWriter, path: &TreePath, kind: &InputKind) -> Result<()> {
+/// Puts an input in the archive, and notes what its bytes should be.
+fn put(
+    writer: &mut ArchiveWriter,
+    expected: &mut BTreeMap<TreePath, Digest>,
+    path: &TreePath,
+    kind: &InputKind,
+) -> Result<()> {
     let metadata = |mode| Metadata::root_owned(mode, Timestamp::default());
     match kind {
         InputKind::Directory => put_directory(writer, path),
@@ -119,7 +139,8 @@ fn put(writer: &mut ArchiveWriter, path: &TreePath, kind: &InputKind) -> Result<
         }
         InputKind::File { bytes, executable } => {
             let failed = |source| BuildError::ReadInput { path: path.clone(), source };
-            let (_, size) = bytes.digest().map_err(failed)?;
+            let (digest, size) = bytes.digest().map_err(failed)?;
+            expected.insert(path.clone(), digest);
             let mode = if *executable { 0o755 } else { 0o644 };
             let mut reader = bytes.open().map_err(failed)?;
             Ok(writer.file(path.clone(), metadata(mode), size, None, &mut reader)?)

@@ -24,7 +24,9 @@ pub(crate) fn run(stage: &mut Stage, merged: &Merged, boot: &TreePath) -> Result
             text.push('\n');
         }
         for (filter, lines) in &wanted.config {
-            text.push_str(&format!("\n[{filter}]\n"));
+            // Filters of different kinds hold together until `[all]` (raspberrypi/documentation, conditional.adoc), also
+            // those that the image's own text ends with.
+            text.push_str(&if filter == "all" { "\n[all]\n".into() } else { format!("\n[all]\n[{filter}]\n") });
             for line in lines {
                 text.push_str(line);
                 text.push('\n');

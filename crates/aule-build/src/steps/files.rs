@@ -70,6 +70,11 @@ fn one(
             None => return Err(BuildError::Internal("a file of a URL was not fetched")),
         },
         FileKind::Symlink(target) => {
+            let place = stage.place(path)?;
+            if stage.tree.get(&place).is_some_and(Inode::is_directory) {
+                let message = format!("{place} is a directory in the image; a symlink cannot take its place");
+                return Err(blame(merged, key, message));
+            }
             let metadata = metadata(stage, merged, path, entry, 0o777, key)?;
             return stage.put(path, Inode { metadata, kind: Kind::Symlink(target.clone().into_bytes()) }, key);
         }

@@ -11,17 +11,17 @@
 //! | masked units | they wait for a network that is up already, or write to a disk, EEPROM or package state that is gone after the boot |
 
 use crate::{
-    Result,
+    BuildError, Result,
     stage::Stage,
     steps::{boot, services},
 };
-use aule_recipe::{Cmdline, Root};
+use aule_recipe::{Cmdline, Diagnostics, Merged, Root};
 use aule_tree::TreePath;
 
 const ORIGIN: &str = "root";
 
 /// Units that make no sense on a node whose root is read-only and whose writes are lost. Those that the image has are
-/// masked before `services:` is looked at, so that `enable` brings one back.
+/// masked before anything of the recipe is looked at, so that `enable`, or a unit of its own, brings one back.
 const MASKED: [&str; 17] = [
     "systemd-networkd-wait-online.service",
     "NetworkManager-wait-online.service",
@@ -58,7 +58,7 @@ const DROPPED: [&str; 12] = [
     "overlayroot",
 ];
 
-/// The part that comes before `services:`: everything but the command line.
+/// The part that comes before the recipe's own files and services: everything but the command line.
 pub(crate) fn prepare(stage: &mut Stage, boot_mount: Option<&TreePath>) -> Result<()> {
     let conf = "# A read-only root over NFS with its writes in RAM.\noverlayroot=\"tmpfs:swap=1,recurse=0\"\n";
     stage.put_text(&TreePath::new("etc/overlayroot.conf")?, conf.as_bytes(), 0o644, ORIGIN)?;
@@ -113,6 +113,26 @@ pub(crate) fn command_line(stage: &mut Stage, root: &Root, boot_mount: &TreePath
     let place = stage.put_text(&path, boot::edit_cmdline(&old, &edit).as_bytes(), 0o755, ORIGIN)?;
     if template {
         stage.templates.push(place);
+    }
+    Ok(())
+}
+
+/// What the root decides on the command line cannot be said by `boot.cmdline`, too.
+pub(crate) fn refuse_contradictions(merged: &Merged) -> Result<()> {
+    let cmdline = &merged.recipe.boot.cmdline;
+    let added = cmdline.add.iter().enumerate().map(|(number, argument)| {
+        let name = argument.split('=').next().unwrap_or_default();
+        (format!("boot.cmdline.add[{number}]"), name)
+    });
+    let set = cmdline.set.keys().map(|name| (format!("boot.cmdline.set.{name}"), name.as_str()));
+    for (key, name) in set.chain(added) {
+        if DROPPED.contains(&name) || ["ds", "network-config"].contains(&name) {
+            let message = format!("`{name}` is decided by `root: {{over: nfs}}`");
+            let diagnostic = merged.origins.diagnostic(&key, message);
+            return Err(BuildError::Recipe(Diagnostics::from(
+                diagnostic.help("leave it out here, or take another root"),
+            )));
+        }
     }
     Ok(())
 }

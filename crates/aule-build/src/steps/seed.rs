@@ -5,7 +5,7 @@ use crate::{
     inputs::{InputKind, Inputs},
     stage::Stage,
 };
-use aule_recipe::{Diagnostics, Document, Merged, merge_user_data};
+use aule_recipe::{CloudInit, Diagnostics, Document, Merged, merge_user_data, with_instance_id};
 use aule_tree::{Digest, TreePath};
 use std::path::PathBuf;
 
@@ -56,21 +56,30 @@ impl Seed {
             // NoCloud wants user-data to be there; an empty cloud-config says nothing.
             seed.user_data = b"#cloud-config\n{}\n".to_vec();
         }
-        let has_id = String::from_utf8_lossy(&seed.meta_data)
-            .lines()
-            .any(|line| line.trim_start_matches(['{', ' ']).trim_start_matches('"').starts_with("instance-id"));
-        if !has_id {
-            let all = seed.documents().map(|(_, bytes)| Digest::of(bytes).hex()).join("\n");
-            let id = format!("instance-id: aule-{}\n", Digest::of(all.as_bytes()).hex().get(..16).unwrap_or_default());
-            seed.meta_data = [id.as_bytes(), &seed.meta_data].concat();
-        }
+        let all = seed.documents().map(|(_, bytes)| Digest::of(bytes).hex()).join("\n");
+        let id = format!("aule-{}", Digest::of(all.as_bytes()).hex().get(..16).unwrap_or_default());
+        let place = merged.origins.get("cloud_init.meta_data").map_or_else(|| PathBuf::from("meta-data"), |it| it.file);
+        let place = cloud_init.meta_data.as_ref().and_then(|it| it.as_local()).map_or(place, |it| it.path().into());
+        seed.meta_data = with_instance_id(&place, &seed.meta_data, &id)?;
         Ok(seed)
     }
 
-    /// For a root on disk: puts the documents on the boot partition, where Ubuntu's images have them.
-    pub(crate) fn put_on_boot_partition(&self, stage: &mut Stage, boot_mount: &TreePath) -> Result<()> {
-        for (name, bytes) in self.documents() {
-            if !bytes.is_empty() {
+    /// For a root on disk: puts the documents that the recipe names on the boot partition, where Ubuntu's images have theirs;
+    /// those stay where the recipe says nothing. Meta-data changes with the others: its id makes cloud-init look at them.
+    pub(crate) fn put_on_boot_partition(
+        &self,
+        stage: &mut Stage,
+        cloud_init: &CloudInit,
+        boot_mount: &TreePath,
+    ) -> Result<()> {
+        let named = [
+            cloud_init.network_config.is_some(),
+            true,
+            !cloud_init.user_data.is_empty(),
+            !cloud_init.vendor_data.is_empty(),
+        ];
+        for ((name, bytes), named) in self.documents().into_iter().zip(named) {
+            if named && !bytes.is_empty() {
                 stage.put_text(&boot_mount.join(name)?, bytes, 0o755, "cloud_init")?;
             }
         }

@@ -21,7 +21,10 @@ pub(crate) fn run(stage: &mut Stage, merged: &Merged) -> Result<()> {
         find(stage, merged, unit, &key)?;
         mask(stage, unit, &key)?;
     }
-    for (number, unit) in services.enable.iter().enumerate() {
+    // The list is a set: of two units with the same alias the last one by name has it, however the list is written.
+    let mut enabled: Vec<_> = services.enable.iter().enumerate().collect();
+    enabled.sort_by_key(|(_, unit)| *unit);
+    for (number, unit) in enabled {
         let key = format!("services.enable[{number}]");
         unmask(stage, unit, &key)?;
         let file = find(stage, merged, unit, &key)?;

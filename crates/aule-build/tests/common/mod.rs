@@ -65,6 +65,16 @@ impl Bench {
         build(&self.request(jobs), &set.variant(variant)?)
     }
 
+    pub(crate) fn build_with_inputs(
+        &self,
+        inputs: &dyn aule_build::Inputs,
+        recipe: &Path,
+    ) -> Result<BuildOutcome, BuildError> {
+        let sources = |path: &Path| std::fs::read(path);
+        let set = aule_recipe::load(&sources, recipe)?;
+        build(&BuildRequest { inputs, ..self.request(1) }, &set.variant("default")?)
+    }
+
     pub(crate) fn rebuild(&self, build: Digest) -> Result<BuildOutcome, BuildError> {
         let descriptor = self.store.resolve(&build.to_string().parse().unwrap()).unwrap();
         rebuild(&self.request(1), &Build::open(&self.store, descriptor).unwrap())

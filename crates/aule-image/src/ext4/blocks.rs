@@ -2,6 +2,7 @@
 //! filesystems/ext4/ifork.rst) and the older indirect blocks.
 
 use super::{
+    KIND,
     checksum::crc32c,
     corrupt,
     inode::{BLOCK_MAP_LENGTH, Inode},
@@ -16,6 +17,8 @@ use crate::{
 const EXTENT_MAGIC: u16 = 0xf30a;
 /// Enough for 2^32 blocks (`EXT4_MAX_EXTENT_DEPTH`).
 const MAX_DEPTH: u16 = 5;
+/// The most runs of what is read at once: a journal, the value of an attribute.
+pub(super) const MAX_RUNS: usize = 1 << 20;
 /// Longer extents are allocated but not written: they read as zeros.
 const MAX_WRITTEN: u64 = 32768;
 
@@ -31,9 +34,15 @@ impl Claims {
     }
 }
 
-/// The runs of written data, cut to the inode's size.
-pub(super) fn runs(volume: &Volume, inode: &Inode, claims: &mut Claims) -> Result<Vec<Run>, FilesystemError> {
-    let mut map = Map { volume, inode, claims, runs: Vec::new(), next: 0 };
+/// The runs of written data, cut to the inode's size: at most `limit`, as a file whose every other block is a hole has one
+/// for each block.
+pub(super) fn runs(
+    volume: &Volume,
+    inode: &Inode,
+    claims: &mut Claims,
+    limit: usize,
+) -> Result<Vec<Run>, FilesystemError> {
+    let mut map = Map { volume, inode, claims, limit, runs: Vec::new(), next: 0 };
     if inode.has_extents() {
         let depth = u16_at(inode.block_map(), 6);
         if depth > MAX_DEPTH {
@@ -59,6 +68,7 @@ struct Map<'a> {
     volume: &'a Volume,
     inode: &'a Inode,
     claims: &'a mut Claims,
+    limit: usize,
     runs: Vec<Run>,
     /// The first logical block that may come next.
     next: u64,
@@ -80,9 +90,13 @@ impl Map<'_> {
         self.claims.take(length, self.inode)?;
         let size = superblock.block_size;
         let run = Run { offset: logical * size, position: physical * size, length: length * size };
+        let full = self.runs.len() >= self.limit;
         match self.runs.last_mut() {
             Some(last) if last.offset + last.length == run.offset && last.position + last.length == run.position => {
                 last.length += run.length;
+            }
+            _ if full => {
+                return Err(FilesystemError::TooMany { kind: KIND, what: "runs of blocks", limit: self.limit });
             }
             _ => self.runs.push(run),
         }

@@ -127,7 +127,7 @@ impl<'a> Journal<'a> {
     fn open(volume: &'a Volume) -> Result<Option<Self>, FilesystemError> {
         let inode = volume.inode(volume.superblock.journal_inode)?;
         let block_size = volume.superblock.block_size;
-        let runs: Vec<Run> = blocks::runs(volume, &inode, &mut Claims(volume.superblock.blocks))?;
+        let runs: Vec<Run> = blocks::runs(volume, &inode, &mut Claims(volume.superblock.blocks), blocks::MAX_RUNS)?;
         let file = FileHandle { size: inode.size, data: FileData::Runs(runs.into()) };
         let mut block = vec![0; block_size as usize];
         file.read(volume, 0, &mut block).map_err(|_| wrong("it is too short"))?;

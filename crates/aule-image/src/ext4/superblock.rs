@@ -52,6 +52,7 @@ const RO_SPARSE_SUPER: u32 = 0x1;
 const RO_LARGE_FILE: u32 = 0x2;
 const RO_BTREE_DIR: u32 = 0x4;
 const RO_GDT_CSUM: u32 = 0x10;
+const RO_BIGALLOC: u32 = 0x200;
 const RO_METADATA_CSUM: u32 = 0x400;
 const RO_SHARED_BLOCKS: u32 = 0x4000;
 
@@ -73,6 +74,8 @@ pub(super) struct Superblock {
     pub(super) blocks: u64,
     pub(super) first_data_block: u64,
     pub(super) block_size: u64,
+    /// What is allocated at once: a block, or more with the feature `bigalloc`.
+    pub(super) cluster_size: u64,
     pub(super) blocks_per_group: u64,
     pub(super) inodes_per_group: u32,
     pub(super) groups: u64,
@@ -125,6 +128,11 @@ impl Superblock {
             return Err(wrong(format!("block size 2^{} is impossible", u64::from(log_block_size) + 10)));
         }
         let block_size = 1024u64 << log_block_size;
+        let log_cluster_size = if ro_compatible & RO_BIGALLOC != 0 { u32_at(bytes, 0x1c) } else { log_block_size };
+        // 1 GiB is the largest that mke2fs makes.
+        if log_cluster_size < log_block_size || log_cluster_size > 20 {
+            return Err(wrong(format!("cluster size 2^{} is impossible", u64::from(log_cluster_size) + 10)));
+        }
         let wide = incompatible & BIT64 != 0;
         let blocks_high = if wide { u32_at(bytes, 0x150) } else { 0 };
         let blocks = u64::from(u32_at(bytes, 0x4)) | u64::from(blocks_high) << 32;
@@ -161,6 +169,7 @@ impl Superblock {
             blocks,
             first_data_block,
             block_size,
+            cluster_size: 1024 << log_cluster_size,
             blocks_per_group,
             inodes_per_group,
             groups,
@@ -224,7 +233,9 @@ impl Superblock {
     /// The block that holds the descriptors of the groups from `index * per block` on.
     pub(super) fn descriptor_block(&self, index: u64) -> u64 {
         if !self.has(META_BG) || index < self.first_meta_group {
-            return self.first_data_block + 1 + index;
+            // After the superblock, which lies at byte 1024: in block 1 of 1 KiB, else in block 0. The first data block is
+            // no help, as it is 0 with clusters, whatever the size of blocks (`descriptor_loc` of the kernel).
+            return 1024 / self.block_size + 1 + index;
         }
         let group = index * (self.block_size / self.descriptor_size);
         let after_superblock = u64::from(self.group_has_superblock(group));

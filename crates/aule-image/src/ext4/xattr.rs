@@ -142,7 +142,7 @@ fn held_value(
     }
     // Values may be shared, so the blocks cannot count against the filesystem's.
     let mut own = Claims(size as u64 / 1024 + 16);
-    let runs = blocks::runs(volume, &holder, &mut own)?;
+    let runs = blocks::runs(volume, &holder, &mut own, blocks::MAX_RUNS)?;
     // The sum of what is read stays bounded all the same: one unit for each value.
     claims.0 = claims.0.checked_sub(1).ok_or_else(|| wrong("there are too many"))?;
     let handle = FileHandle { size: holder.size, data: FileData::Runs(runs.into()) };

@@ -16,7 +16,13 @@ const PROTECTIVE: u8 = 0xee;
 const LEGACY_BOOT: u64 = 1 << 2;
 
 /// The sector size of a disk with a GPT; `None` for a disk without one.
+///
+/// Only a protective MBR says that there is one, as for Linux: a header alone may be left from before.
 pub(super) fn find(image: &dyn ReadAt, sector: &[u8]) -> Result<Option<u64>, PartitionError> {
+    let protective = (0..4).any(|entry| u8_at(sector, 446 + 16 * entry + 4) == PROTECTIVE);
+    if u16_at(sector, 510) != 0xaa55 || !protective {
+        return Ok(None);
+    }
     for sector_size in [512, 4096] {
         let mut signature = [0; 8];
         match image.read_at(sector_size, &mut signature) {
@@ -26,9 +32,8 @@ pub(super) fn find(image: &dyn ReadAt, sector: &[u8]) -> Result<Option<u64>, Par
             Err(error) => return Err(error.into()),
         }
     }
-    // A protective MBR alone still tells that there was one, whose backup may be right.
-    let protective = u16_at(sector, 510) == 0xaa55 && u8_at(sector, 446 + 4) == PROTECTIVE;
-    Ok(protective.then_some(512))
+    // There was one, and its backup may be right.
+    Ok(Some(512))
 }
 
 pub(super) fn read(image: &dyn ReadAt, sector_size: u64) -> Result<PartitionTable, PartitionError> {

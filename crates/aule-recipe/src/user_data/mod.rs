@@ -2,7 +2,10 @@
 //! reads YAML 1.1 with PyYAML, where `0644` is an octal number and `yes` is true.
 
 mod merge;
+mod meta_data;
 mod part;
+
+pub use meta_data::with_instance_id;
 
 use std::path::PathBuf;
 

@@ -80,7 +80,7 @@ impl Part {
             // Before it is rendered it need not be YAML.
             return Ok(Self { file, template, format: Format::Other });
         }
-        let map = read_map(sources, file, template.is_some())?;
+        let map = read_map(sources, file, template.is_some(), "user-data")?;
         if let Some(at) = text.find(YAML11_BREAKS).filter(|_| !alone) {
             let message = "this line holds a character that is a line break in YAML 1.1 and none in YAML 1.2";
             let help = "write it as an escape in double quotes: \"\\N\", \"\\L\" or \"\\P\"";
@@ -119,7 +119,8 @@ fn is_cloud_config(header: &str) -> bool {
     header.strip_prefix("#cloud-config").is_some_and(|rest| !rest.starts_with('-'))
 }
 
-fn read_map(sources: &SourceMap, file: FileId, template: bool) -> Result<Map, Diagnostics> {
+/// Reads a document that is a map; `what` it is, for messages.
+pub(super) fn read_map(sources: &SourceMap, file: FileId, template: bool, what: &str) -> Result<Map, Diagnostics> {
     let node = match parse(sources, file, KeyRule::Yaml11) {
         Ok(node) => node,
         Err(diagnostics) if template => {
@@ -135,7 +136,7 @@ fn read_map(sources: &SourceMap, file: FileId, template: bool) -> Result<Map, Di
         // `#cloud-config` and `---` alone.
         Some(Node { value: Value::Scalar { text, .. }, .. }) if text.is_empty() => Ok(Map::new()),
         Some(node) => {
-            let message = format!("user-data must be a map (`key: value`), not {}", node.describe());
+            let message = format!("{what} must be a map (`key: value`), not {}", node.describe());
             Err(sources.diagnostic(node.span, message).into())
         }
     }

@@ -13,18 +13,22 @@ use std::{
 const BATCHES: usize = 24;
 /// A batch goes to a worker when it holds this many bytes.
 const BATCH: usize = 512 << 10;
+/// Or when it holds frames of this many bytes uncompressed: a worker may have to keep those, too.
+const PLAIN: usize = 2 << 20;
 
 /// A run of bytes within a batch.
 enum Segment {
     /// This many bytes, which become one frame. With `digest`, their SHA-256 is wanted.
     Plain { length: usize, digest: bool },
-    /// Frames that are compressed already, with the compressed and the plain length of each.
-    Frames(Vec<(usize, usize)>),
+    /// A frame that is compressed already, with its compressed and its plain length.
+    Frame(usize, usize),
 }
 
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
+    /// How many bytes they are uncompressed.
+    plain: usize,
     segments: Vec<Segment>,
 }
 
@@ -83,24 +87,27 @@ impl Compressor {
     /// Adds bytes as one frame; gives the frame's number.
     pub(super) fn plain(&mut self, bytes: &[u8], digest: bool) -> Result<usize> {
         self.batch.bytes.extend_from_slice(bytes);
+        self.batch.plain += bytes.len();
         self.batch.segments.push(Segment::Plain { length: bytes.len(), digest });
         self.next_frame += 1;
         self.send_when_full()?;
         Ok(self.next_frame - 1)
     }
 
-    /// Adds frames that are compressed already; gives the number of the first.
-    pub(super) fn frames(&mut self, bytes: &[u8], lengths: Vec<(usize, usize)>) -> Result<usize> {
-        let first = self.next_frame;
-        self.next_frame += lengths.len();
+    /// Adds a frame that is compressed already and has `plain` bytes uncompressed; gives its number.
+    pub(super) fn frame(&mut self, bytes: &[u8], plain: usize) -> Result<usize> {
         self.batch.bytes.extend_from_slice(bytes);
-        self.batch.segments.push(Segment::Frames(lengths));
+        self.batch.plain += plain;
+        self.batch.segments.push(Segment::Frame(bytes.len(), plain));
+        self.next_frame += 1;
         self.send_when_full()?;
-        Ok(first)
+        Ok(self.next_frame - 1)
     }
 
     fn send_when_full(&mut self) -> Result<()> {
-        if self.batch.bytes.len() >= BATCH || self.batch.segments.len() >= 4096 { self.send() } else { Ok(()) }
+        let Batch { bytes, plain, segments } = &self.batch;
+        let full = bytes.len() >= BATCH || *plain >= PLAIN || segments.len() >= 4096;
+        if full { self.send() } else { Ok(()) }
     }
 
     fn send(&mut self) -> Result<()> {
@@ -143,11 +150,11 @@ fn work_off(inbox: &Receiver<(Batch, Sender<Reply>)>, level: i32, keep_plain: bo
 }
 
 fn compress(compressor: &mut zstd::bulk::Compressor<'_>, batch: Batch, keep_plain: bool) -> Reply {
-    let Batch { bytes, segments } = batch;
+    let Batch { bytes, segments, plain: _ } = batch;
     let mut out = Vec::with_capacity(bytes.len() / 2);
     let mut frames = Vec::with_capacity(segments.len());
     let mut plain = Vec::new();
-    let copied = segments.iter().any(|segment| matches!(segment, Segment::Frames(_)));
+    let copied = segments.iter().any(|segment| matches!(segment, Segment::Frame(..)));
     let mut rest = bytes.as_slice();
     let mut take = |length: usize| -> io::Result<&[u8]> {
         let (taken, left) = rest.split_at_checked(length).ok_or_else(|| io::Error::other("a batch is too short"))?;
@@ -165,14 +172,12 @@ fn compress(compressor: &mut zstd::bulk::Compressor<'_>, batch: Batch, keep_plai
                     plain.extend_from_slice(data);
                 }
             }
-            Segment::Frames(lengths) => {
-                for (compressed, length) in lengths {
-                    let frame = take(compressed)?;
-                    frames.push((compressed, length, None));
-                    out.extend_from_slice(frame);
-                    if keep_plain {
-                        plain.extend_from_slice(&zstd::bulk::decompress(frame, length)?);
-                    }
+            Segment::Frame(compressed, length) => {
+                let frame = take(compressed)?;
+                frames.push((compressed, length, None));
+                out.extend_from_slice(frame);
+                if keep_plain {
+                    plain.extend_from_slice(&zstd::bulk::decompress(frame, length)?);
                 }
             }
         }

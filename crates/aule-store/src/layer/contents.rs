@@ -2,7 +2,7 @@
 
 use super::table::{Frame, LayerTable};
 use crate::{Result, Store, StoreError};
-use aule_tree::{Content, Digest, Tree, What};
+use aule_tree::{Content, Digest, Hasher, Tree, What};
 use std::{collections::HashMap, fs::File, os::unix::fs::FileExt};
 
 /// Why a content cannot be read.
@@ -117,22 +117,77 @@ impl Contents {
         Ok(ContentFrames { layer: *layer, file, frames })
     }
 
-    /// Reads the compressed frames of a content into `buffer`; gives compressed and plain length of each.
-    pub(super) fn read_frames(&self, content: &Content, buffer: &mut Vec<u8>) -> Result<Vec<(usize, usize)>> {
-        buffer.clear();
+    /// Gives the compressed frames of a content one after the other, each with the length that it has uncompressed.
+    pub(super) fn compressed_frames(
+        &self,
+        content: &Content,
+        buffer: &mut Vec<u8>,
+        mut take: impl FnMut(&[u8], usize) -> Result<()>,
+    ) -> Result<()> {
         if content.stored_length() == 0 {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let (layer, file, frames) = self.place(content)?;
-        let mut lengths = Vec::with_capacity(frames.len());
         for frame in frames {
-            let start = buffer.len();
-            lengths.push((frame.length as usize, frame.plain as usize));
-            buffer.resize(start + frame.length as usize, 0);
-            file.read_exact_at(buffer.get_mut(start..).unwrap_or_default(), frame.offset)
-                .map_err(|source| StoreError::Io { action: "read layer", path: layer.to_string().into(), source })?;
+            buffer.resize(frame.length as usize, 0);
+            file.read_exact_at(buffer, frame.offset).map_err(|source| StoreError::Io {
+                action: "read layer",
+                path: layer.to_string().into(),
+                source,
+            })?;
+            take(buffer, frame.plain as usize)?;
         }
-        Ok(lengths)
+        Ok(())
+    }
+
+    /// Compares the stored bytes of a content with its digest.
+    ///
+    /// # Errors
+    /// [`StoreError::DamagedBlob`] when they are others, and when they cannot be read.
+    pub fn check(&self, content: &Content) -> Result<()> {
+        let mut hasher = Hasher::new();
+        if content.stored_length() > 0 {
+            let (layer, file, frames) = self.place(content)?;
+            for frame in frames {
+                hasher.update(&Self::read_frame(layer, file, frame)?);
+            }
+        }
+        match hasher.finish() {
+            found if found == content.digest => Ok(()),
+            found => Err(StoreError::DamagedBlob { digest: content.digest, found }),
+        }
+    }
+
+    /// Sees that the frames of these contents are what they should be, before they are copied to where nobody would notice.
+    /// A layer that this process wrote or checked before is not read again; one of which most is wanted is compared with
+    /// its digest as a whole, which needs no decompression.
+    ///
+    /// # Errors
+    /// [`StoreError::DamagedBlob`] when something is damaged.
+    pub fn check_all<'a>(&self, store: &Store, contents: impl Iterator<Item = &'a Content>) -> Result<()> {
+        let mut wanted: Vec<(u64, Vec<&Content>)> = self.layers.iter().map(|_| (0, Vec::new())).collect();
+        for content in contents.filter(|content| content.stored_length() > 0) {
+            let missing = || StoreError::Layer {
+                layer: "stack".into(),
+                reason: ContentError::Missing(content.digest).to_string(),
+            };
+            let (number, frames) = self.places.get(&content.digest).ok_or_else(missing)?;
+            if let Some((bytes, contents)) = wanted.get_mut(*number) {
+                *bytes += frames.iter().map(|frame| frame.length).sum::<u64>();
+                contents.push(content);
+            }
+        }
+        for ((layer, file), (bytes, contents)) in self.layers.iter().zip(wanted) {
+            let size = file.metadata().map_err(StoreError::io("read", store.blob_path(*layer)))?.len();
+            if store.is_known_good(*layer) {
+                continue;
+            } else if bytes > size / 4 {
+                store.verify_blob(*layer)?;
+            } else {
+                contents.into_iter().try_for_each(|content| self.check(content))?;
+            }
+        }
+        Ok(())
     }
 
     fn read_frame(layer: &Digest, file: &File, frame: &Frame) -> Result<Vec<u8>> {

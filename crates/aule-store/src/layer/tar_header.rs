@@ -10,7 +10,10 @@ const OCTAL_11: u64 = 0o77_777_777_777;
 
 /// The header blocks of an entry: an extended header where needed, then the ustar header. Content and padding are the
 /// caller's. Nothing for a socket, which tar has no form for.
-pub(super) fn header(entry: &LayerEntry) -> Vec<u8> {
+///
+/// `linked` is what a hardlink names: its header repeats the metadata, as some tools that unpack set them from there again
+/// (`handleLChmod` in containers/storage and containerd).
+pub(super) fn header(entry: &LayerEntry, linked: Option<&Metadata>) -> Vec<u8> {
     let LayerEntry { path, what } = entry;
     match what {
         What::Whiteout => {
@@ -23,8 +26,8 @@ pub(super) fn header(entry: &LayerEntry) -> Vec<u8> {
             Header::new(path.strip_prefix(b"/").unwrap_or(&path), b'0', &marker()).encode()
         }
         What::Link(target) => {
-            let metadata = marker();
-            let mut header = Header::new(path.as_bytes(), b'1', &metadata);
+            let marker = marker();
+            let mut header = Header::new(path.as_bytes(), b'1', linked.unwrap_or(&marker));
             header.link = target.as_bytes().to_vec();
             header.encode()
         }
@@ -128,7 +131,7 @@ impl<'a> Header<'a> {
             }
         }
         for (name, value) in &metadata.xattrs {
-            self.records.push(([b"SCHILY.xattr.", name.as_slice()].concat(), value.clone()));
+            self.records.push(([b"SCHILY.xattr.".to_vec(), attribute_keyword(name)].concat(), value.clone()));
         }
         put(&mut block, 156, &[self.kind]);
         put(&mut block, 257, b"ustar\x0000");
@@ -152,6 +155,19 @@ impl<'a> Header<'a> {
             octal(block, at, digits, value);
         }
     }
+}
+
+/// The name of an attribute as a keyword, which ends at the first `=`: written as GNU tar does (`xattr_encode_keyword`).
+fn attribute_keyword(name: &[u8]) -> Vec<u8> {
+    let mut keyword = Vec::with_capacity(name.len());
+    for &byte in name {
+        match byte {
+            b'%' => keyword.extend_from_slice(b"%25"),
+            b'=' => keyword.extend_from_slice(b"%3D"),
+            _ => keyword.push(byte),
+        }
+    }
+    keyword
 }
 
 /// The extended header with these records; nothing when there are none.

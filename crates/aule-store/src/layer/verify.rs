@@ -12,7 +12,7 @@ use super::{
     tar_header,
 };
 use crate::{Result, Store};
-use aule_tree::{Content, Digest, Hasher, TreePath, What};
+use aule_tree::{Content, Digest, Hasher, Metadata, TreePath, What};
 use std::{
     collections::HashMap,
     io::{self, BufRead, BufReader, Read},
@@ -108,9 +108,17 @@ fn compare(
 ) -> io::Result<bool> {
     let mut buffer = vec![0; CHUNK.min(1 << 17)];
     let mut starts = Vec::new();
+    let mut linkable: HashMap<&TreePath, &Metadata> = HashMap::new();
     for it in &table.entries {
         let path = &it.entry.path;
-        let expected = tar_header::header(&it.entry);
+        let linked = match &it.entry.what {
+            What::Link(target) => linkable.get(target).copied(),
+            _ => None,
+        };
+        if let What::Node(inode) = &it.entry.what {
+            linkable.insert(path, &inode.metadata);
+        }
+        let expected = tar_header::header(&it.entry, linked);
         if let Some(found) = other_header(archive, &expected)? {
             problems.push(LayerProblem::Entry { path: path.clone(), found });
             return Ok(false);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{Result, Store, StoreError};
 use aule_tree::{Content, Digest, Hasher, Inode, Kind, LayerEntry, Metadata, SparseMap, TreePath, What};
-use std::io::Read;
+use std::{collections::HashMap, io::Read};
 
 /// How an archive is written.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,8 @@ pub struct ArchiveWriter {
     /// Headers and padding that come before the next content.
     headers: Vec<u8>,
     entries: Vec<(LayerEntry, Stored)>,
+    /// Where what a hardlink can name stands in the entries.
+    linkable: HashMap<TreePath, usize>,
     buffer: Vec<u8>,
 }
 
@@ -83,7 +85,14 @@ impl ArchiveWriter {
 
     fn new(store: &Store, options: ArchiveOptions) -> Result<Self> {
         let compressor = Compressor::start(store.blob_writer()?, LEVEL, options.jobs, options.diff_id)?;
-        Ok(ArchiveWriter { compressor, options, headers: Vec::new(), entries: Vec::new(), buffer: Vec::new() })
+        Ok(ArchiveWriter {
+            compressor,
+            options,
+            headers: Vec::new(),
+            entries: Vec::new(),
+            linkable: HashMap::new(),
+            buffer: Vec::new(),
+        })
     }
 
     /// Adds something that has no content: anything but a file. Sockets are left out.
@@ -91,9 +100,34 @@ impl ArchiveWriter {
         if let What::Node(Inode { kind: Kind::Socket, .. }) = entry.what {
             return Ok(());
         }
-        self.headers.extend_from_slice(&tar_header::header(&entry));
+        self.header(&entry)?;
         self.flush_headers(CHUNK)?;
         self.entries.push((entry, Stored::Nothing));
+        Ok(())
+    }
+
+    /// Writes the header of an entry that comes next.
+    fn header(&mut self, entry: &LayerEntry) -> Result<()> {
+        let refused = |reason: String| StoreError::Unwritable { path: entry.path.to_string(), reason };
+        let linked = match &entry.what {
+            What::Whiteout | What::Opaque => None,
+            What::Node(_) | What::Link(_) if entry.path.name().starts_with(b".wh.") => {
+                return Err(refused("in OCI layers a name that begins with `.wh.` says that something is gone".into()));
+            }
+            What::Node(Inode { kind: Kind::Directory, .. }) => None,
+            What::Node(_) => {
+                self.linkable.insert(entry.path.clone(), self.entries.len());
+                None
+            }
+            What::Link(target) => {
+                let at = self.linkable.get(target).and_then(|at| self.entries.get(*at));
+                match at.map(|(entry, _)| &entry.what) {
+                    Some(What::Node(inode)) => Some(&inode.metadata),
+                    _ => return Err(refused(format!("it is a hardlink to {target}, which did not come before it"))),
+                }
+            }
+        };
+        self.headers.extend_from_slice(&tar_header::header(entry, linked));
         Ok(())
     }
 
@@ -116,7 +150,7 @@ impl ArchiveWriter {
         let stored = content.stored_length();
         let inode = Inode { metadata, kind: Kind::File(content.clone()) };
         let entry = LayerEntry { path, what: What::Node(inode) };
-        self.headers.extend_from_slice(&tar_header::header(&entry));
+        self.header(&entry)?;
         self.flush_headers(0)?;
 
         let mut reader = map.as_slice().chain(data.take(stored - map.len() as u64));
@@ -164,14 +198,18 @@ impl ArchiveWriter {
         contents: &Contents,
     ) -> Result<()> {
         let entry = LayerEntry { path, what: What::Node(Inode { metadata, kind: Kind::File(content.clone()) }) };
-        self.headers.extend_from_slice(&tar_header::header(&entry));
+        self.header(&entry)?;
         self.flush_headers(0)?;
         let mut buffer = std::mem::take(&mut self.buffer);
-        let lengths = contents.read_frames(content, &mut buffer)?;
-        let stored = match lengths.len() {
-            0 => Stored::Nothing,
-            count => Stored::Known { first: self.compressor.frames(&buffer, lengths)?, count },
-        };
+        // One by one: a file may have more than memory holds.
+        let (mut first, mut count) = (None, 0);
+        contents.compressed_frames(content, &mut buffer, |bytes, plain| {
+            let frame = self.compressor.frame(bytes, plain)?;
+            first.get_or_insert(frame);
+            count += 1;
+            Ok(())
+        })?;
+        let stored = first.map_or(Stored::Nothing, |first| Stored::Known { first, count });
         self.buffer = buffer;
         self.pad(content.stored_length());
         self.entries.push((entry, stored));

@@ -8,7 +8,7 @@ use crate::{
     output::{self, Format},
     progress::Story,
 };
-use aule_build::{BuildOutcome, BuildRequest, LocalInputs, LockMode, build};
+use aule_build::{BuildOutcome, BuildRequest, LocalInputs, LockMode, build, refuse_unsupported};
 use std::path::PathBuf;
 
 #[derive(serde::Serialize)]
@@ -21,7 +21,9 @@ pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: For
     let (set, variants) = load(&arguments.recipe, &arguments.variants)?;
     let mut lock = LockFile::read(&arguments.recipe)?;
     let mode = if arguments.locked { LockMode::Locked } else { LockMode::Add };
-    lock.forget(arguments.update.as_deref())?;
+    lock.forget(arguments.update.as_deref(), &variants)?;
+    // Before the first variant is built, or an hour later the second would be refused.
+    variants.iter().try_for_each(refuse_unsupported)?;
     if arguments.locked {
         let all = set.variants().into_iter().map(|name| set.variant(name)).collect::<Result<Vec<_>, _>>()?;
         lock.refuse_difference(&all, arguments.base.is_some())?;
@@ -42,7 +44,16 @@ pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: For
             lock_mode: mode,
             observer: &story,
         };
-        let outcome = build(&request, merged)?;
+        let outcome = match build(&request, merged) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // What earlier variants pinned stays pinned.
+                if mode == LockMode::Add {
+                    lock.write()?;
+                }
+                return Err(error.into());
+            }
+        };
         lock.add(&outcome.lock);
         if arguments.base.is_some() {
             story.say(&format!("{:>9} the image was given with --base and not verified", "note"));

@@ -45,7 +45,9 @@ pub(super) fn run(command: Command, store: Option<PathBuf>, format: Format) -> R
         Command::Diff { old, new, brief } => diff::run(&store, &old, &new, brief, format),
         Command::Why { reference, path } => why::run(&store, &reference, &path, format),
         Command::Size { reference, top, depth } => size::run(&store, &reference, top, depth, format),
-        Command::Verify { reference, rebuild } => verify::run(&store, &reference, rebuild, format),
+        Command::Verify { reference, rebuild, drop_damaged } => {
+            verify::run(&store, &reference, verify::Options { rebuild, drop_damaged }, format)
+        }
         Command::Export { reference, output } => export::run(&store, &reference, &output, format),
         Command::Gc { dry_run } => gc::run(&store, dry_run, format),
         // The caller runs these itself.
@@ -65,7 +67,7 @@ fn resolve(store: &Store, reference: &str) -> Result<Descriptor, Failure> {
 fn open(store: &Store, reference: &str) -> Result<Build, Failure> {
     let descriptor = resolve(store, reference)?;
     Build::open(store, descriptor).map_err(|error| match error {
-        StoreError::NotAStore { reason, .. } => Failure::new(format!("`{reference}` is no build: {reason}"))
+        StoreError::NotABuild { reason, .. } => Failure::new(format!("`{reference}` is no build: {reason}"))
             .hint("`aule list` shows the builds in the store"),
         error => error.into(),
     })

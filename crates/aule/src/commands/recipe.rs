@@ -30,7 +30,16 @@ pub(super) fn load(path: &Path, variants: &[String]) -> Result<(RecipeSet, Vec<M
     let set = aule_recipe::load(&Disk, path)?;
     let names: Vec<String> = match variants {
         [] => set.variants().into_iter().map(str::to_owned).collect(),
-        named => named.to_vec(),
+        named => {
+            // The same one twice is one.
+            let mut names: Vec<String> = Vec::new();
+            for name in named {
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+            names
+        }
     };
     let merged = names.iter().map(|name| set.variant(name)).collect::<Result<Vec<_>, _>>()?;
     Ok((set, merged))
@@ -56,11 +65,16 @@ impl LockFile {
         Ok(LockFile { path, now: written.clone(), written })
     }
 
-    /// `--update`: forgets all, or what is named.
-    pub(super) fn forget(&mut self, update: Option<&[String]>) -> Result<(), Failure> {
+    /// `--update`: forgets all that these variants use, or what is named.
+    pub(super) fn forget(&mut self, update: Option<&[String]>, variants: &[Merged]) -> Result<(), Failure> {
         match update {
             None => {}
-            Some([]) => self.now = Lock::default(),
+            Some([]) => {
+                let used: Vec<&str> =
+                    variants.iter().flat_map(|it| it.recipe.fetched_files()).map(|(_, url, _)| url.as_str()).collect();
+                self.now.base = None;
+                self.now.files.retain(|file| !used.contains(&file.url.as_str()));
+            }
             Some(names) => {
                 for name in names {
                     let before = self.now.clone();
@@ -131,7 +145,16 @@ impl LockFile {
 /// Runs a `recipe` command.
 pub(super) fn run(command: RecipeCommand, format: Format) -> Result<(), Failure> {
     match command {
-        RecipeCommand::Schema => output::write(aule_recipe::json_schema().as_bytes()),
+        RecipeCommand::Schema => {
+            let schema = aule_recipe::json_schema();
+            match format {
+                Format::Text => output::write(schema.as_bytes()),
+                Format::Json => {
+                    let failed = |error| Failure::new(format!("the schema is no JSON: {error}"));
+                    output::json(&serde_json::from_str::<serde_json::Value>(&schema).map_err(failed)?)
+                }
+            }
+        }
         RecipeCommand::Show { recipe, variant, origin } => {
             let (set, variants) = load(&recipe, variant.as_slice())?;
             let [merged] = variants.as_slice() else {
@@ -141,6 +164,11 @@ pub(super) fn run(command: RecipeCommand, format: Format) -> Result<(), Failure>
             };
             match format {
                 Format::Text => output::write(aule_recipe::show(merged, origin).as_bytes()),
+                Format::Json if origin => {
+                    let places: std::collections::BTreeMap<&str, String> =
+                        merged.origins.iter().map(|(key, place)| (key, place.to_string())).collect();
+                    output::json(&serde_json::json!({ "recipe": merged.recipe, "origins": places }))
+                }
                 Format::Json => output::json(&merged.recipe),
             }
         }

@@ -66,7 +66,6 @@ struct File<'a> {
     #[serde(rename = "ref")]
     reference: &'a str,
     digest: Digest,
-    #[serde(flatten)]
     entry: Entry,
     /// The text of a file that is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -48,8 +48,18 @@ struct Problem {
     problem: String,
 }
 
+/// What is done beside reading everything.
+#[derive(Clone, Copy)]
+pub(super) struct Options {
+    /// Build again, and compare.
+    pub(super) rebuild: bool,
+    /// Remove what is damaged.
+    pub(super) drop_damaged: bool,
+}
+
 /// Verifies a build; fails when anything is wrong with it.
-pub(super) fn run(store: &Store, reference: &str, again: bool, format: Format) -> Result<(), Failure> {
+pub(super) fn run(store: &Store, reference: &str, options: Options, format: Format) -> Result<(), Failure> {
+    let Options { rebuild: again, drop_damaged } = options;
     let descriptor = resolve(store, reference)?;
     let digest = descriptor.digest;
     let story = Story::new();
@@ -62,6 +72,14 @@ pub(super) fn run(store: &Store, reference: &str, again: bool, format: Format) -
         false => None,
     };
     story.end();
+    let damaged: Vec<Digest> = sizes.iter().filter(|(_, size)| size.is_none()).map(|(digest, _)| *digest).collect();
+    if drop_damaged {
+        for digest in &damaged {
+            if store.remove_damaged(*digest)? {
+                story.say(&format!("{:>9} {digest}", "removed"));
+            }
+        }
+    }
     let differs = rebuild.as_ref().is_some_and(|it| !it.same);
     let ok = problems.is_empty() && !differs;
     let (blobs, bytes) = (sizes.len() as u64, sizes.values().flatten().sum());
@@ -74,9 +92,13 @@ pub(super) fn run(store: &Store, reference: &str, again: bool, format: Format) -
         let problems = count(report.problems.len() as u64, "problem");
         let failure = Failure::new(format!("{reference} has {problems}"));
         let failure = if again { failure.hint("a damaged build is not built again to compare") } else { failure };
-        return Err(
-            failure.hint("build it again under another name, or with another store, and compare with `aule diff`")
-        );
+        return Err(match (damaged.is_empty(), drop_damaged) {
+            (true, _) => {
+                failure.hint("build it again under another name, or with another store, and compare with `aule diff`")
+            }
+            (false, false) => failure.hint("`aule verify --drop-damaged` removes what is damaged; then build it again"),
+            (false, true) => failure.hint("what was damaged is gone; build it again, and it is made anew"),
+        });
     }
     if differs {
         return Err(Failure::new(format!("building {reference} again gave something else")).hint(
