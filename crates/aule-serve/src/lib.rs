@@ -5,11 +5,13 @@
 
 mod export;
 mod frames;
+mod http;
 mod images;
 mod nfs;
 pub mod nodes;
 mod published;
 pub mod render;
+pub mod run;
 pub mod server;
 pub mod site;
 mod tftp;

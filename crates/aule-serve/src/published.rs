@@ -96,6 +96,12 @@ impl BootFiles {
         self.files.get(&path.as_bytes().to_ascii_lowercase())
     }
 
+    /// Whether some file lies in this directory.
+    pub fn has_directory(&self, name: &[u8]) -> bool {
+        let prefix = [name.to_ascii_lowercase().as_slice(), b"/"].concat();
+        self.files.keys().any(|path| path.starts_with(&prefix))
+    }
+
     /// Where the bytes of the files lie.
     pub fn contents(&self) -> &Contents {
         &self.contents

@@ -143,3 +143,18 @@ fn identify(hasher: &mut Hasher, node: &Known) {
     let mac = if node.identity.serial.is_some() { None } else { node.identity.mac };
     hasher.field(mac.map(|it| it.to_string()).unwrap_or_default().as_bytes());
 }
+
+/// Meta-data with the node's instance id and host name, which replace what the seed says.
+///
+/// # Errors
+/// When the document is no YAML map.
+pub fn meta_data(text: &str, node: &Known) -> Result<String, RenderError> {
+    let mut map: BTreeMap<String, serde_json::Value> = match text.trim() {
+        "" => BTreeMap::new(),
+        text => serde_saphyr::from_str(text).map_err(|error| RenderError(error.without_snippet().to_string()))?,
+    };
+    map.insert("instance-id".into(), instance_id(node).into());
+    map.insert("local-hostname".into(), node.name.clone().into());
+    // JSON is YAML.
+    serde_json::to_string(&map).map(|text| text + "\n").map_err(|error| RenderError(error.to_string()))
+}

@@ -1,0 +1,91 @@
+//! Starting everything: sockets first, so that what cannot be had is told before a node is answered.
+
+use crate::{
+    http,
+    nfs::{self, NfsOptions, Service},
+    server::Server,
+    tftp,
+};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    task::JoinSet,
+};
+
+/// How often is looked whether an image's name stands for another build.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A port cannot be had.
+    #[error("cannot listen for {what} on {address}: {source}")]
+    Listen {
+        /// Which part.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A part ended.
+    #[error("{what} ended: {source}")]
+    Ended {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Serves a site until `stop` is there.
+///
+/// # Errors
+/// When a port cannot be had, or a part of the server ends.
+pub async fn run(server: Arc<Server>, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    let listen = server.site().listen.clone();
+    let mut parts: JoinSet<(&'static str, io::Result<()>)> = JoinSet::new();
+    let options = NfsOptions { port: listen.nfs.map_or(2049, |it| it.port()), ..NfsOptions::default() };
+    for (what, address) in [("NFS", listen.nfs), ("portmap", listen.portmap)] {
+        let Some(address) = address else { continue };
+        let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { what, address, source })?;
+        let service = Arc::new(Service { site: Arc::clone(&server), options: options.clone() });
+        parts.spawn(async move { (what, nfs::serve(listener, service).await) });
+    }
+    if let Some(address) = listen.tftp {
+        let what = "TFTP";
+        let socket = UdpSocket::bind(address).await.map_err(|source| RunError::Listen { what, address, source })?;
+        let server = Arc::clone(&server);
+        parts.spawn(async move { (what, tftp::serve(socket, server).await) });
+    }
+    if let Some(address) = listen.http {
+        let what = "HTTP";
+        let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { what, address, source })?;
+        let server = Arc::clone(&server);
+        parts.spawn(async move { (what, http::serve(listener, server).await) });
+    }
+    let looking = Arc::clone(&server);
+    parts.spawn(async move {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let server = Arc::clone(&looking);
+            // A store that cannot be read for a moment is no reason to stop: what is served stays.
+            let looked = tokio::task::spawn_blocking(move || {
+                server.refresh().map_err(|error| server.warn(format!("the images cannot be looked at: {error}")))
+            });
+            if looked.await.is_err() {
+                return ("looking after images", Err(io::Error::other("it panicked")));
+            }
+        }
+    });
+    server.note("serving");
+    tokio::pin!(stop);
+    tokio::select! {
+        () = &mut stop => Ok(()),
+        ended = parts.join_next() => match ended {
+            Some(Ok((what, Err(source)))) => Err(RunError::Ended { what, source }),
+            Some(Ok((what, Ok(())))) => Err(RunError::Ended { what, source: io::Error::other("without a reason") }),
+            _ => Err(RunError::Ended { what: "a part", source: io::Error::other("it panicked") }),
+        },
+    }
+}

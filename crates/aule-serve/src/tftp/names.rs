@@ -1,0 +1,95 @@
+//! What a requested name means: which node asks, and for which file of its boot partition.
+
+use crate::{
+    nodes::{Identity, Known},
+    published::{BootFile, BootFiles},
+    site::{Mac, Serial},
+};
+
+/// A name with what it tells of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// Who asks, as far as the prefix says so.
+    pub(crate) identity: Identity,
+    /// The name without the prefix of a node.
+    pub(crate) path: Vec<u8>,
+}
+
+impl Name {
+    /// Takes the prefix of a name apart: the last eight digits of the serial number, or the Ethernet address with hyphens.
+    pub(crate) fn parse(name: &[u8]) -> Name {
+        let mut path: Vec<u8> = name.iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect();
+        while path.first() == Some(&b'/') {
+            path.remove(0);
+        }
+        let mut identity = Identity::default();
+        let prefix = path.iter().position(|&byte| byte == b'/').and_then(|end| Some((end, path.get(..end)?)));
+        if let Some((end, prefix)) = prefix.and_then(|(end, prefix)| Some((end, std::str::from_utf8(prefix).ok()?))) {
+            identity.serial = prefix.parse::<Serial>().ok().filter(|_| prefix.len() == 8);
+            identity.mac = prefix.parse::<Mac>().ok();
+            if identity.serial.is_some() || identity.mac.is_some() {
+                path.drain(..=end);
+            }
+        }
+        // U-Boot and pxelinux: hardware type 1, then the address.
+        if let Some(mac) = path.strip_prefix(b"pxelinux.cfg/01-").and_then(|mac| std::str::from_utf8(mac).ok()) {
+            identity.mac = mac.parse().ok().or(identity.mac);
+        }
+        Name { identity, path }
+    }
+}
+
+/// The file of this name; where the name begins with a directory that the partition does not have, what follows it: the
+/// firmware can be told to ask below any prefix.
+pub(crate) fn find<'a>(boot: &'a BootFiles, path: &[u8]) -> Option<&'a BootFile> {
+    if let Some(found) = boot.find(path) {
+        return Some(found);
+    }
+    let end = path.iter().position(|&byte| byte == b'/')?;
+    let (directory, rest) = (path.get(..end)?, path.get(end + 1..)?);
+    if boot.has_directory(directory) { None } else { boot.find(rest) }
+}
+
+/// The configuration that a boot loader of PXE's kind asks for, where it asks for one: kernel, initramfs and the node's own
+/// command line.
+pub(crate) fn pxe_configuration(boot: &BootFiles, path: &[u8], node: &Known, command_line: &str) -> Option<String> {
+    path.strip_prefix(b"pxelinux.cfg/")?;
+    let first = |names: &[&str]| names.iter().find_map(|name| boot.find(name.as_bytes()));
+    let kernel = first(&["vmlinuz", "current/vmlinuz", "kernel8.img", "kernel_2712.img"])?;
+    let initrd = first(&["initrd.img", "current/initrd.img", "initramfs8"]);
+    let initrd = initrd.map(|file| format!("  initrd {}\n", shown(file))).unwrap_or_default();
+    Some(format!(
+        "default {name}\ntimeout 1\nlabel {name}\n  kernel {}\n{initrd}  append {}\n",
+        shown(kernel),
+        command_line.trim(),
+        name = node.boot.image
+    ))
+}
+
+fn shown(file: &BootFile) -> String {
+    String::from_utf8_lossy(file.path.as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_tell_who_asks() {
+        let serial = Identity { serial: Some(Serial(0x5a1d_3c2b)), ..Identity::default() };
+        let mac = Identity { mac: Some(Mac([0xdc, 0xa6, 0x32, 0, 0, 1])), ..Identity::default() };
+        for (name, identity, path) in [
+            ("5a1d3c2b/start4.elf", &serial, "start4.elf"),
+            ("/5A1D3C2B/overlays/a.dtbo", &serial, "overlays/a.dtbo"),
+            ("dc-a6-32-00-00-01/config.txt", &mac, "config.txt"),
+            ("\\config.txt", &Identity::default(), "config.txt"),
+            ("overlays/a.dtbo", &Identity::default(), "overlays/a.dtbo"),
+            ("pxelinux.cfg/01-dc-a6-32-00-00-01", &mac, "pxelinux.cfg/01-dc-a6-32-00-00-01"),
+            ("5a1d3c2b", &Identity::default(), "5a1d3c2b"),
+            ("", &Identity::default(), ""),
+        ] {
+            let found = Name::parse(name.as_bytes());
+            assert_eq!((&found.identity, found.path.as_slice()), (identity, path.as_bytes()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The socket: one for all clients, as data from another port is lost behind address translation.
+//!
+//! Every packet is answered in the order in which it came, and no client is sent more than one window for each packet of
+//! its own: that is what makes it fair.
+
+use super::{
+    names::{self, Name},
+    packet::{self, Options, Packet, Request},
+    transfer::{Next, Transfer},
+};
+use crate::{
+    nodes::{Known, Stage},
+    published::{BootFile, Published},
+    render,
+    server::{Server, own_address},
+};
+use aule_tree::Content;
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{net::UdpSocket, sync::mpsc};
+
+/// How many transfers there may be at once, and how many of one address.
+const TRANSFERS_MAX: usize = 8192;
+const PER_ADDRESS_MAX: usize = 16;
+/// How often is looked for packets that are to be sent again.
+const TICK: Duration = Duration::from_millis(100);
+/// The longest packet of a client.
+const PACKET_MAX: usize = 1024;
+/// The largest template.
+const TEMPLATE_MAX: u64 = 1 << 20;
+
+/// Where the bytes of a transfer come from.
+enum Source {
+    /// Made for the node.
+    Made(Vec<u8>),
+    /// A file of a build.
+    File(Arc<Published>, Content),
+}
+
+impl Source {
+    fn size(&self) -> u64 {
+        match self {
+            Source::Made(bytes) => bytes.len() as u64,
+            Source::File(_, content) => content.size,
+        }
+    }
+}
+
+struct Active {
+    transfer: Transfer,
+    granted: Options,
+    source: Arc<Source>,
+    /// Blocks that wait for their bytes to come from the disk.
+    waiting: Option<std::ops::RangeInclusive<u64>>,
+}
+
+/// Answers requests on a socket, for ever.
+///
+/// # Errors
+/// When the socket fails for good.
+pub(crate) async fn serve(socket: UdpSocket, server: Arc<Server>) -> io::Result<()> {
+    let (ready, mut loaded) = mpsc::unbounded_channel();
+    let mut service = Service { socket, server, active: HashMap::new(), ready, out: Vec::new() };
+    let mut tick = tokio::time::interval(TICK);
+    let mut buffer = [0; PACKET_MAX];
+    loop {
+        tokio::select! {
+            readable = service.socket.readable() => {
+                readable?;
+                // As many as there are, but never so many that the others wait for long.
+                for _ in 0..256 {
+                    match service.socket.try_recv_from(&mut buffer) {
+                        Ok((length, peer)) => service.packet(buffer.get(..length).unwrap_or_default(), peer),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                        // What an earlier packet met at a client that is gone.
+                        Err(_) => {}
+                    }
+                }
+            }
+            Some(peer) = loaded.recv() => service.resume(peer),
+            _ = tick.tick() => service.expire(),
+        }
+    }
+}
+
+struct Service {
+    socket: UdpSocket,
+    server: Arc<Server>,
+    active: HashMap<SocketAddr, Active>,
+    ready: mpsc::UnboundedSender<SocketAddr>,
+    out: Vec<u8>,
+}
+
+impl Service {
+    /// Sends a packet. One that cannot be sent is as good as lost on the way, and sent again when its time comes.
+    fn send(&self, bytes: &[u8], peer: SocketAddr) {
+        let _ = self.socket.try_send_to(bytes, peer);
+    }
+
+    fn packet(&mut self, bytes: &[u8], peer: SocketAddr) {
+        match Packet::parse(bytes) {
+            Some(Packet::Read(request)) => self.request(request, peer),
+            Some(Packet::Write) if self.server.site().allows(peer.ip()) => {
+                self.send(&packet::error(2, "nothing can be written here"), peer);
+            }
+            Some(Packet::Acknowledge(number)) => {
+                if let Some(active) = self.active.get_mut(&peer) {
+                    let next = active.transfer.acknowledge(number, Instant::now());
+                    self.go_on(peer, next);
+                }
+            }
+            // Early ends are normal: the firmware asks for the size alone.
+            Some(Packet::Error { .. }) => {
+                self.active.remove(&peer);
+            }
+            Some(Packet::Write) | None => {}
+        }
+    }
+
+    fn request(&mut self, request: Request, peer: SocketAddr) {
+        if !self.server.site().allows(peer.ip()) {
+            return;
+        }
+        // The same request again, as its answer was lost: the transfer begins anew.
+        self.active.remove(&peer);
+        let of_address = self.active.keys().filter(|other| other.ip() == peer.ip()).count();
+        if self.active.len() >= TRANSFERS_MAX || of_address >= PER_ADDRESS_MAX {
+            return;
+        }
+        if !request.octet {
+            self.send(&packet::error(0, "only mode octet is served"), peer);
+            return;
+        }
+        match self.find(&request, peer.ip()) {
+            Some(source) => {
+                let granted = request.options;
+                let (transfer, next) = Transfer::begin(source.size(), &granted, Instant::now());
+                self.active.insert(peer, Active { transfer, granted, source: Arc::new(source), waiting: None });
+                self.go_on(peer, next);
+            }
+            None => self.send(&packet::error(1, "no such file"), peer),
+        }
+    }
+
+    fn find(&self, request: &Request, address: IpAddr) -> Option<Source> {
+        let name = Name::parse(&request.name);
+        let shown = name.path.escape_ascii().to_string();
+        let node = self.server.see(address, name.identity, Stage::BootFiles, &shown).ok()?;
+        let build = Arc::clone(&node.boot.build);
+        let boot = build.boot.as_ref()?;
+        if name.path.starts_with(b"pxelinux.cfg/") {
+            let line = self.command_line(&build, &node)?;
+            return names::pxe_configuration(boot, &name.path, &node, &line).map(|it| Source::Made(it.into_bytes()));
+        }
+        let file = names::find(boot, &name.path)?.clone();
+        if file.template {
+            return self.rendered(&build, &file, &node).map(|text| Source::Made(text.into_bytes()));
+        }
+        Some(Source::File(build, file.content))
+    }
+
+    fn command_line(&self, build: &Published, node: &Known) -> Option<String> {
+        let boot = build.boot.as_ref()?;
+        let file = [&b"cmdline.txt"[..], b"current/cmdline.txt"].into_iter().find_map(|name| boot.find(name))?;
+        self.rendered(build, &file.clone(), node)
+    }
+
+    /// The text of a file, rendered for a node; its command line names the node's machine id, too.
+    fn rendered(&self, build: &Published, file: &BootFile, node: &Known) -> Option<String> {
+        let boot = build.boot.as_ref()?;
+        let path = &file.path;
+        let bytes = boot.contents().read(&file.content, TEMPLATE_MAX);
+        let bytes = bytes.map_err(|error| self.server.warn(format!("{path} of {}: {error}", build.digest))).ok()?;
+        let place = self.server.place(own_address(node.address));
+        let text = String::from_utf8_lossy(&bytes);
+        let text = if file.template {
+            render::text(&text, node, &place, &BTreeMap::new())
+                .map_err(|error| self.server.warn(format!("{path} for {}: {error}", node.name)))
+                .ok()?
+        } else {
+            text.into_owned()
+        };
+        let is_command_line = path.name().eq_ignore_ascii_case(b"cmdline.txt");
+        Some(match is_command_line && !text.contains("systemd.machine_id=") {
+            true => format!("{} systemd.machine_id={}\n", text.trim_end(), render::machine_id(node)),
+            false => text,
+        })
+    }
+
+    fn go_on(&mut self, peer: SocketAddr, next: Next) {
+        match next {
+            Next::Wait => {}
+            Next::Done | Next::GaveUp => {
+                self.active.remove(&peer);
+            }
+            Next::Options => {
+                if let Some(active) = self.active.get(&peer) {
+                    self.send(&packet::options(&active.granted, active.source.size()), peer);
+                }
+            }
+            Next::Blocks(blocks) => self.send_blocks(peer, blocks),
+        }
+    }
+
+    /// Sends a window, or has its bytes read first where they are not in memory.
+    fn send_blocks(&mut self, peer: SocketAddr, blocks: std::ops::RangeInclusive<u64>) {
+        let Some(active) = self.active.get_mut(&peer) else { return };
+        let (first, _) = active.transfer.range(*blocks.start());
+        let (last, length) = active.transfer.range(*blocks.end());
+        let length_of_all = (last - first) as usize + length;
+        if let Source::File(build, content) = &*active.source
+            && length_of_all > 0
+            && let Some(boot) = &build.boot
+            && !self.server.cache.holds(boot.contents(), content, first, length_of_all)
+        {
+            active.waiting = Some(blocks);
+            let (server, source, ready) = (Arc::clone(&self.server), Arc::clone(&active.source), self.ready.clone());
+            tokio::task::spawn_blocking(move || {
+                if let Source::File(build, content) = &*source
+                    && let Some(boot) = &build.boot
+                {
+                    let mut bytes = Vec::new();
+                    match server.cache.read(boot.contents(), content, first, length_of_all, &mut bytes) {
+                        // The service may be gone by now.
+                        Ok(()) => drop(ready.send(peer)),
+                        Err(error) => server.warn(format!("a boot file of {}: {error}", build.digest)),
+                    }
+                }
+            });
+            return;
+        }
+        self.send_now(peer, blocks);
+    }
+
+    /// The bytes that a client waits for are in memory.
+    fn resume(&mut self, peer: SocketAddr) {
+        let Some(active) = self.active.get_mut(&peer) else { return };
+        if let Some(blocks) = active.waiting.take() {
+            self.send_now(peer, blocks);
+        }
+    }
+
+    fn send_now(&mut self, peer: SocketAddr, blocks: std::ops::RangeInclusive<u64>) {
+        let mut out = std::mem::take(&mut self.out);
+        if let Some(active) = self.active.get(&peer) {
+            for number in blocks {
+                let (offset, length) = active.transfer.range(number);
+                out.clear();
+                out.extend_from_slice(&packet::data(number as u16));
+                let read = match &*active.source {
+                    Source::Made(bytes) => {
+                        let part = bytes.get(offset as usize..offset as usize + length).unwrap_or_default();
+                        out.extend_from_slice(part);
+                        true
+                    }
+                    Source::File(build, content) => build.boot.as_ref().is_some_and(|boot| {
+                        self.server.cache.read(boot.contents(), content, offset, length, &mut out).is_ok()
+                    }),
+                };
+                // A packet that is too short would end the file early.
+                if !read || out.len() != length + 4 {
+                    break;
+                }
+                self.send(&out, peer);
+            }
+        }
+        self.out = out;
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self.active.iter().filter(|(_, it)| it.transfer.due <= now).map(|(peer, _)| *peer).collect();
+        for peer in due {
+            if let Some(active) = self.active.get_mut(&peer) {
+                let next = active.transfer.expire(now);
+                self.go_on(peer, next);
+            }
+        }
+    }
+}
