@@ -3,6 +3,7 @@
 //! Nothing is unpacked and nothing is written to an export: NFS reads decompress the frames that they ask for, TFTP names are
 //! entries of a tree, and what differs between nodes is made when it is asked for.
 
+mod check;
 mod export;
 mod frames;
 mod http;
@@ -16,6 +17,7 @@ pub mod server;
 pub mod site;
 mod tftp;
 
+pub use check::check;
 pub use export::{Export, InodeNumber, Node, ROOT};
 pub use frames::{FrameCache, ReadError};
 pub use images::{Images, Switched};

@@ -32,6 +32,14 @@ pub(crate) enum Command {
     /// Look at recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
+    /// Serve builds for netboot as a site file says
+    Serve {
+        /// The site file
+        site: PathBuf,
+    },
+    /// Look at sites
+    #[command(subcommand)]
+    Site(SiteCommand),
     /// List the builds in the store
     List,
     /// Give a build one more name
@@ -183,6 +191,16 @@ pub(crate) struct CheckArguments {
     /// Take this local image in place of the recipe's
     #[arg(long, value_name = "FILE")]
     pub(crate) base: Option<PathBuf>,
+}
+
+/// What to do with sites.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SiteCommand {
+    /// Find the mistakes of a site file before a node does
+    Check {
+        /// The site file
+        site: PathBuf,
+    },
 }
 
 /// What to do with recipes.

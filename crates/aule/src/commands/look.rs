@@ -51,9 +51,12 @@ pub(super) fn run(command: Command, store: Option<PathBuf>, format: Format) -> R
         Command::Export { reference, output } => export::run(&store, &reference, &output, format),
         Command::Gc { dry_run } => gc::run(&store, dry_run, format),
         // The caller runs these itself.
-        Command::Build(_) | Command::Lock(_) | Command::Check(_) | Command::Recipe(_) => {
-            Err(Failure::usage("this command does not look at the store"))
-        }
+        Command::Build(_)
+        | Command::Lock(_)
+        | Command::Check(_)
+        | Command::Recipe(_)
+        | Command::Serve { .. }
+        | Command::Site(_) => Err(Failure::usage("this command does not look at the store")),
     }
 }
 

@@ -5,9 +5,10 @@ mod check;
 mod lock;
 mod look;
 mod recipe;
+mod serve;
 
 use crate::{
-    arguments::{Arguments, Command},
+    arguments::{Arguments, Command, SiteCommand},
     failure::Failure,
 };
 
@@ -19,6 +20,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Check(arguments) => check::run(arguments, store, format),
         Command::Lock(arguments) => lock::run(arguments, store, format),
         Command::Recipe(command) => recipe::run(command, format),
+        Command::Serve { site } => serve::run(&site),
+        Command::Site(SiteCommand::Check { site }) => serve::check(&site, format),
         other => look::run(other, store, format),
     }
 }

@@ -1,0 +1,122 @@
+//! Finds the mistakes of a site before a node does: images that are not there, templates that cannot be rendered, secrets
+//! that cannot be read.
+
+use crate::{
+    images::Images,
+    nodes::{Boot, Identity, Known, Stage},
+    published::Published,
+    render::{self, Place},
+    site::{Mac, Mistake, Node, Serial, Site, place},
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    sync::Arc,
+};
+
+/// The largest template that is read.
+const TEMPLATE_MAX: u64 = 1 << 20;
+
+/// Everything that is wrong with a site; `path` is its file.
+pub fn check(path: &Path, site: &Site, images: &Images) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut builds: BTreeMap<&str, Arc<Published>> = BTreeMap::new();
+    for (name, image) in &site.images {
+        let opened = image.reference.value.parse().and_then(|it| Published::open(images.store(), &it));
+        match opened {
+            Ok(build) => {
+                if build.boot.is_none() {
+                    let message = format!("the image `{name}` has no `boot` artifact: no node can boot it");
+                    let mistake = Mistake::new(path, place(&image.reference), message);
+                    mistakes.push(mistake.hint("add `boot` to the recipe's outputs and build it again"));
+                }
+                builds.insert(name, Arc::new(build));
+            }
+            Err(error) => mistakes.push(Mistake::new(path, place(&image.reference), error.to_string())),
+        }
+    }
+    let mut secrets = BTreeMap::new();
+    for (name, secret) in &site.secrets {
+        match fs::read_to_string(&secret.file) {
+            Ok(text) => drop(secrets.insert(name.clone(), text)),
+            // Never what it holds.
+            Err(error) => {
+                let message =
+                    format!("the secret `{name}` cannot be read: {} ({})", secret.file.display(), error.kind());
+                mistakes.push(Mistake::new(path, (0, 0), message));
+            }
+        }
+    }
+    for rule in &site.nodes {
+        let at = place(rule);
+        let Some(build) = builds.get(rule.value.image.as_str()) else { continue };
+        match sample(&rule.value, build) {
+            Ok(node) => {
+                for (what, error) in unrendered(build, &node, &secrets) {
+                    mistakes.push(Mistake::new(
+                        path,
+                        at,
+                        format!("{what} of the image `{}`: {error}", node.boot.image),
+                    ));
+                }
+            }
+            Err(error) => mistakes.push(Mistake::new(path, at, format!("`name` cannot be rendered: {error}"))),
+        }
+    }
+    mistakes
+}
+
+/// A node that the rule could be for.
+fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderError> {
+    let identity = Identity {
+        serial: rule.matches.serial.or(Some(Serial(0x0000_0001))),
+        mac: rule.matches.mac.or(Some(Mac([2, 0, 0, 0, 0, 1]))),
+        model: rule.matches.model.clone().or_else(|| Some("RPi5".into())),
+    };
+    let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    Ok(Known {
+        address,
+        name: render::name(rule, &identity, address)?,
+        identity,
+        vars: rule.vars.clone(),
+        boot: Boot {
+            number: 1,
+            image: rule.image.clone(),
+            build: Arc::clone(build),
+            events: Vec::new(),
+            stage: Stage::Dhcp,
+            since: 0,
+            released: false,
+        },
+        last: 0,
+    })
+}
+
+/// What of a build cannot be rendered for a node, and why.
+fn unrendered(build: &Published, node: &Known, secrets: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let place = Place { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), http: 80 };
+    let mut failed = Vec::new();
+    for file in build.boot.iter().flat_map(|boot| boot.templates()) {
+        let Some(boot) = &build.boot else { continue };
+        let rendered =
+            boot.contents().read(&file.content, TEMPLATE_MAX).map_err(|error| error.to_string()).and_then(|bytes| {
+                let text = String::from_utf8_lossy(&bytes);
+                render::text(&text, node, &place, &BTreeMap::new()).map_err(|error| error.to_string())
+            });
+        failed.extend(rendered.err().map(|error| (file.path.to_string(), error)));
+    }
+    for (name, bytes) in &build.seed {
+        let text = String::from_utf8_lossy(bytes);
+        if text.trim_start().starts_with("## template: jinja") {
+            continue;
+        }
+        let rendered = render::text(&text, node, &place, secrets).and_then(|text| match name.as_str() {
+            "meta-data" => render::meta_data(&text, node),
+            _ => Ok(text),
+        });
+        failed.extend(rendered.err().map(|error| (name.clone(), error.to_string())));
+    }
+    failed
+}
