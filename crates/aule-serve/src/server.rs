@@ -9,7 +9,7 @@ use crate::{
     render::Place,
     site::Site,
 };
-use aule_tree::Digest;
+use aule_tree::{Digest, TreePath};
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -153,13 +153,18 @@ impl nfs::Builds for Server {
 
 impl nfs::Names for Server {
     fn mount(&self, path: &[u8], peer: IpAddr) -> Option<[u8; nfs::HANDLE]> {
-        let name = std::str::from_utf8(path).ok()?.trim_matches('/');
+        // The image's name or digest, and perhaps a directory below its root.
+        let path = TreePath::new(path).ok()?;
+        let name = std::str::from_utf8(path.components().next()?).ok()?;
         let published = match self.images.current(name) {
             Some(published) => published,
             None => self.images.by_digest(Digest::from_hex(name.strip_prefix("sha256:").unwrap_or(name)).ok()?)?,
         };
-        self.nodes.note(peer.to_canonical(), Stage::Mount, &format!("/{name}"), now());
-        Some(self.key.root(published.digest))
+        let below = path.strip_prefix(&TreePath::new(name).ok()?)?;
+        let number = published.root.find(&below)?;
+        published.root.node(number).filter(|node| node.inode.is_directory())?;
+        self.nodes.note(peer.to_canonical(), Stage::Mount, &path.to_string(), now());
+        Some(self.key.make(nfs::prefix(published.digest), u64::from(number)))
     }
 
     fn paths(&self) -> Vec<String> {

@@ -59,11 +59,6 @@ impl HandleKey {
         handle
     }
 
-    /// The handle of the root of a build.
-    pub(crate) fn root(&self, build: Digest) -> [u8; HANDLE] {
-        self.make(prefix(build), u64::from(crate::export::ROOT))
-    }
-
     /// What a handle names; `None` when it was not made with this key.
     pub(crate) fn open(&self, handle: &[u8]) -> Option<(Prefix, u64)> {
         let handle: &[u8; HANDLE] = handle.try_into().ok()?;

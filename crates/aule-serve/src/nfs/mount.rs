@@ -17,7 +17,7 @@ const NO_ENTRY: u32 = 2;
 
 /// What can be mounted.
 pub(crate) trait Names {
-    /// The handle of the root of what this path names, for somebody who asks from `peer`.
+    /// The handle of the directory that this path names, for somebody who asks from `peer`.
     fn mount(&self, path: &[u8], peer: IpAddr) -> Option<[u8; HANDLE]>;
     /// All paths that can be mounted.
     fn paths(&self) -> Vec<String>;
