@@ -136,9 +136,11 @@ class Runner:
         old = os.umask(setting.checkout_umask)
         try:
             os.mkdir(self.checkout)
-            tops = {"recipes", "overlays", self.recipe.split(os.sep)[0]}
+            # Not all of tests/: tools leave files there that are no part of the checkout.
+            tops = {"recipes", "overlays", os.path.dirname(self.recipe) or "recipes"}
             for top in sorted(tops, reverse=setting.checkout_umask != 0o022):
                 if os.path.lexists(os.path.join(self.root, top)):
+                    os.makedirs(os.path.join(self.checkout, os.path.dirname(top)), exist_ok=True)
                     copy_as_git(os.path.join(self.root, top), os.path.join(self.checkout, top))
         finally:
             os.umask(old)

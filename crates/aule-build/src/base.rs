@@ -312,7 +312,8 @@ pub(crate) fn fetch_files(
     let mut files = std::collections::BTreeMap::new();
     for (_, url, _) in merged.recipe.fetched_files() {
         let Some(digest) = pins.get(url.as_str()) else { continue };
-        if !request.store.has_blob(*digest) {
+        // A damaged one is fetched again: nobody else would notice.
+        if !request.store.has_intact_blob(*digest) {
             fetch_into_store(request, url.as_str(), Some(*digest))?;
         }
         files.insert(url.as_str().to_owned(), Bytes::of_file(request.store.blob_path(*digest)));

@@ -135,6 +135,8 @@ fn mount(name: &str, image: &Arc<DecodedImage>) -> Result<(Mounted, Option<Mount
         }
     };
     let (mut root, mut boot, mut reason) = (None, None, None);
+    // A filesystem that cannot be read here, after the last root that can: it may be the true one.
+    let mut unsupported = None;
     for partition in &table.partitions {
         let window = Arc::new(Window::new(bytes.clone(), partition.start, partition.length));
         let filesystem = match open(window) {
@@ -143,6 +145,10 @@ fn mount(name: &str, image: &Arc<DecodedImage>) -> Result<(Mounted, Option<Mount
             // damaged is, or another would silently take its place.
             Err(error @ FilesystemError::Unknown(_)) => {
                 reason = Some((partition.number, error));
+                continue;
+            }
+            Err(error @ FilesystemError::Unsupported { .. }) => {
+                unsupported = Some(format!("partition {}: {error}", partition.number));
                 continue;
             }
             Err(error) => {
@@ -155,7 +161,11 @@ fn mount(name: &str, image: &Arc<DecodedImage>) -> Result<(Mounted, Option<Mount
             boot.get_or_insert(mounted);
         } else {
             root = Some(mounted);
+            unsupported = None;
         }
+    }
+    if let Some(reason) = unsupported {
+        return Err(BuildError::UnusableImage { image: name.into(), reason });
     }
     match (root, reason) {
         (Some(root), _) => Ok((root, boot, Some(table))),

@@ -235,7 +235,8 @@ fn finish(
     })?;
 
     let seed = Seed::read(merged, request.inputs)?;
-    let seed_digests = seed.documents().map(|(_, bytes)| Digest::of(bytes));
+    let documents = seed.on_boot_partition(&recipe.cloud_init);
+    let seed_digests: Vec<_> = documents.into_iter().map(|(name, bytes)| (name, Digest::of(bytes))).collect();
     let has_seed = recipe.cloud_init != Default::default();
     let inputs = (&recipe.boot, &recipe.root, has_seed.then_some(seed_digests), &info.boot_mount);
     chain.step("config", &inputs, |stage| configure(stage, merged, &seed, boot_mount.as_ref()))?;

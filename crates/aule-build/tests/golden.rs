@@ -12,15 +12,15 @@ use common::Bench;
 
 /// Format version, and per variant the build's digest and those of its artifacts.
 const GOLDEN: (u32, &[(&str, &str)]) = (
-    1,
+    2,
     &[
-        ("netboot build", "sha256:fdd59cf04e29a119d25fc85c37a2e652ec38b3b97a8fb5317c92808da7ef5f48"),
+        ("netboot build", "sha256:0c2cc788c8b742a7dbe952a93904f187bf4df7fd9cafc09e01deb71be3f50ab9"),
         ("netboot oci", "sha256:aaa7c87b36dedd0bf4c59941944a58d2c6003921dfaefc4d76436ac219948405"),
         ("netboot boot", "sha256:e118b7742bc2770eb94a23e2ab976b07e77802e3e2fb369241187c8f019f22cd"),
         ("netboot nfs-root", "sha256:c3ac8e50a3b3f13f0c4989a5c3b087015b7931a65ff97d1ee390020d300fa54f"),
         ("netboot seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
         ("netboot source", "sha256:bcde1451c50697dcba025bf67594ba5d678b44017862cbb48a2723c342d0f10d"),
-        ("disk build", "sha256:5bf94dde050b8d443463ca32b2ac53e9be2a1c3828debafd8cf3bcd2b19d0cab"),
+        ("disk build", "sha256:8aef065c6977b7b3454e97ade213c2088739a1916a48a5abf919f0119ee1dbb7"),
         ("disk oci", "sha256:d9ec52ceea52f8ed08bcf18db20b0ec4e4b0b9712e14ecbeea027d7b8fe92744"),
         ("disk seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
         ("disk source", "sha256:23b4fce9e78d3a5493d11722f6a78f1e6b377f1453675ec90a7ce4a0d9c71611"),

@@ -185,6 +185,20 @@ fn only_documents_that_are_named_replace_those_of_the_image() {
     assert_eq!(look.inode("boot/firmware/user-data"), before);
 }
 
+/// What decides the step stands in its key: documents that are named, not only their bytes.
+#[test]
+fn a_named_document_and_one_that_is_made_up_are_told_apart() {
+    let (shared, fresh) = (Bench::new(), Bench::new());
+    let without = "cloud_init: {network_config: {version: 2}}\n";
+    let with = "cloud_init: {network_config: {version: 2}, user_data: [ud.yaml]}\n";
+    for bench in [&shared, &fresh] {
+        std::fs::write(bench.path().join("ud.yaml"), "#cloud-config\n{}\n").unwrap();
+    }
+    shared.build(shared.recipe(without), "default").unwrap();
+    let second = shared.build(shared.recipe(with), "default").unwrap().digest;
+    assert_eq!(second, fresh.build(fresh.recipe(with), "default").unwrap().digest);
+}
+
 /// Filters of config.txt hold together until `[all]`.
 #[test]
 fn every_section_of_config_begins_with_all() {

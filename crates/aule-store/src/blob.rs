@@ -54,6 +54,11 @@ impl Store {
         self.blob_path(digest).is_file()
     }
 
+    /// Whether the blob is there and its bytes are what its name says; each process reads them once.
+    pub fn has_intact_blob(&self, digest: Digest) -> bool {
+        self.has_blob(digest) && (self.is_known_good(digest) || self.verify_blob(digest).is_ok())
+    }
+
     /// Starts a blob.
     pub fn blob_writer(&self) -> Result<BlobWriter> {
         Ok(BlobWriter { file: self.temporary_file()?, hasher: Hasher::new(), size: 0 })

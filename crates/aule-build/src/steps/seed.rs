@@ -64,6 +64,17 @@ impl Seed {
         Ok(seed)
     }
 
+    /// Name and bytes of the documents that [`Seed::put_on_boot_partition`] puts there.
+    pub(crate) fn on_boot_partition(&self, cloud_init: &CloudInit) -> Vec<(&'static str, &[u8])> {
+        let named = [
+            cloud_init.network_config.is_some(),
+            true,
+            !cloud_init.user_data.is_empty(),
+            !cloud_init.vendor_data.is_empty(),
+        ];
+        self.documents().into_iter().zip(named).filter(|(_, named)| *named).map(|(document, _)| document).collect()
+    }
+
     /// For a root on disk: puts the documents that the recipe names on the boot partition, where Ubuntu's images have theirs;
     /// those stay where the recipe says nothing. Meta-data changes with the others: its id makes cloud-init look at them.
     pub(crate) fn put_on_boot_partition(
@@ -72,14 +83,8 @@ impl Seed {
         cloud_init: &CloudInit,
         boot_mount: &TreePath,
     ) -> Result<()> {
-        let named = [
-            cloud_init.network_config.is_some(),
-            true,
-            !cloud_init.user_data.is_empty(),
-            !cloud_init.vendor_data.is_empty(),
-        ];
-        for ((name, bytes), named) in self.documents().into_iter().zip(named) {
-            if named && !bytes.is_empty() {
+        for (name, bytes) in self.on_boot_partition(cloud_init) {
+            if !bytes.is_empty() {
                 stage.put_text(&boot_mount.join(name)?, bytes, 0o755, "cloud_init")?;
             }
         }

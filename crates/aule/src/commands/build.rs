@@ -21,7 +21,7 @@ pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: For
     let (set, variants) = load(&arguments.recipe, &arguments.variants)?;
     let mut lock = LockFile::read(&arguments.recipe)?;
     let mode = if arguments.locked { LockMode::Locked } else { LockMode::Add };
-    lock.forget(arguments.update.as_deref(), &variants)?;
+    lock.forget(arguments.update.as_deref(), &variants, arguments.base.is_some())?;
     // Before the first variant is built, or an hour later the second would be refused.
     variants.iter().try_for_each(refuse_unsupported)?;
     if arguments.locked {
@@ -47,9 +47,11 @@ pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: For
         let outcome = match build(&request, merged) {
             Ok(outcome) => outcome,
             Err(error) => {
-                // What earlier variants pinned stays pinned.
-                if mode == LockMode::Add {
-                    lock.write()?;
+                // What earlier variants pinned stays pinned; the reason that people want to read is the build's.
+                if mode == LockMode::Add
+                    && let Err(failure) = lock.write_what_is_done(&builds)
+                {
+                    story.say(&format!("{:>9} the lock was not written: {failure}", "note"));
                 }
                 return Err(error.into());
             }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub(super) fn run(arguments: LockArguments, store: Option<PathBuf>, format: Format) -> Result<(), Failure> {
     let (_, variants) = load(&arguments.recipe, &[])?;
     let mut lock = LockFile::read(&arguments.recipe)?;
-    lock.forget(arguments.update.as_deref(), &variants)?;
+    lock.forget(arguments.update.as_deref(), &variants, false)?;
     let store = environment::store(store)?;
     let story = Story::new();
     for merged in &variants {

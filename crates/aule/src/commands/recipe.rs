@@ -5,6 +5,7 @@ use crate::{
     failure::Failure,
     output::{self, Format},
 };
+use aule_build::BuildOutcome;
 use aule_recipe::{BaseEntry, Lock, Merged, RecipeSet, Sources};
 use std::{
     fs, io,
@@ -66,13 +67,19 @@ impl LockFile {
     }
 
     /// `--update`: forgets all that these variants use, or what is named.
-    pub(super) fn forget(&mut self, update: Option<&[String]>, variants: &[Merged]) -> Result<(), Failure> {
+    /// With `replaced` a local image takes the place of the base, whose entry stays.
+    pub(super) fn forget(
+        &mut self,
+        update: Option<&[String]>,
+        variants: &[Merged],
+        replaced: bool,
+    ) -> Result<(), Failure> {
         match update {
             None => {}
             Some([]) => {
                 let used: Vec<&str> =
                     variants.iter().flat_map(|it| it.recipe.fetched_files()).map(|(_, url, _)| url.as_str()).collect();
-                self.now.base = None;
+                self.now.base = self.now.base.take().filter(|_| replaced);
                 self.now.files.retain(|file| !used.contains(&file.url.as_str()));
             }
             Some(names) => {
@@ -116,6 +123,13 @@ impl LockFile {
             self.now.files.retain(|it| it.url != file.url);
             self.now.files.push(file.clone());
         }
+    }
+
+    /// After a failure: the lock as it was, with what finished builds pinned. What was forgotten is there again.
+    pub(super) fn write_what_is_done(&mut self, done: &[BuildOutcome]) -> Result<(), Failure> {
+        self.now = self.written.clone();
+        done.iter().for_each(|outcome| self.add(&outcome.lock));
+        self.write()
     }
 
     /// Drops what none of the variants uses. To be called with all of them.

@@ -120,7 +120,8 @@ pub(crate) fn image(store: &Store, layers: &[(&str, Descriptor, Digest)]) -> Des
 }
 
 pub(crate) fn index(store: &Store, manifests: Vec<Descriptor>) -> Descriptor {
-    let annotations = [(FORMAT, "1"), ("dev.aule.recipe", "lab"), ("dev.aule.variant", "netboot")];
+    let version = aule_build::FORMAT_VERSION.to_string();
+    let annotations = [(FORMAT, version.as_str()), ("dev.aule.recipe", "lab"), ("dev.aule.variant", "netboot")];
     let index = Index {
         schema_version: 2,
         media_type: media_type::INDEX.into(),

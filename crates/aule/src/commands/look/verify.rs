@@ -12,7 +12,7 @@ use crate::{
     output::{self, Format},
     progress::Story,
 };
-use aule_build::types;
+use aule_build::{FORMAT_VERSION, types};
 use aule_store::{
     ARTIFACT_NAME, Build, FORMAT, Store,
     layer::{Contents, LayerCheck},
@@ -177,8 +177,15 @@ impl Check<'_> {
 
     fn build(&mut self, descriptor: &Descriptor) {
         let Some(index) = self.document::<Index>("index", descriptor) else { return };
-        if !index.annotations.contains_key(FORMAT) {
-            self.problem("index", descriptor.digest, "it has no format version, so it is no build");
+        match index.annotations.get(FORMAT) {
+            None => self.problem("index", descriptor.digest, "it has no format version, so it is no build"),
+            Some(version) if *version != FORMAT_VERSION.to_string() => {
+                let problem = format!(
+                    "it has format version {version}, and this program checks {FORMAT_VERSION}; build it again"
+                );
+                return self.problem("index", descriptor.digest, problem);
+            }
+            Some(_) => {}
         }
         if index.manifests.is_empty() {
             self.problem("index", descriptor.digest, "it is empty, so it is no build");
