@@ -365,8 +365,8 @@ impl Filesystem<'_> {
         let place = self.place(&mut arguments)?;
         writer.u32(Status::Ok as u32);
         place.attributes(writer);
-        // Reads: at most, preferred, multiple of; writes; directories.
-        [READ_MAX, READ_MAX, 4096, 4096, 4096, 4096, 64 << 10].into_iter().for_each(|it| writer.u32(it));
+        // Reads: at most, preferred, multiple of; writes, which are refused (libnfs does not mount with less); directories.
+        [READ_MAX, READ_MAX, 4096, READ_MAX, READ_MAX, 4096, 64 << 10].into_iter().for_each(|it| writer.u32(it));
         writer.u64(i64::MAX as u64);
         // Times are exact to the nanosecond.
         [0, 1].into_iter().for_each(|it| writer.u32(it));
