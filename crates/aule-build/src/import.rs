@@ -129,6 +129,7 @@ fn mount(name: &str, image: &Arc<DecodedImage>) -> Result<(Mounted, Option<Mount
         Err(error) => {
             return match open(bytes) {
                 Ok(filesystem) => Ok((Mounted { filesystem, partition_uuid: String::new(), size: 0 }, None, None)),
+                // Neither a table nor a filesystem: the table is what is missed. A filesystem that is damaged is told itself.
                 Err(FilesystemError::Unknown(_)) => Err(failed(error.into())),
                 Err(error) => Err(failed(error.into())),
             };

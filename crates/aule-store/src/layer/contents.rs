@@ -159,7 +159,7 @@ impl Contents {
     }
 
     /// Sees that the frames of these contents are what they should be, before they are copied to where nobody would notice.
-    /// A layer that this process wrote or checked before is not read again; one of which most is wanted is compared with
+    /// A layer that this process wrote or checked before is not read again; one of which a quarter is wanted is compared with
     /// its digest as a whole, which needs no decompression.
     ///
     /// # Errors
