@@ -2,6 +2,7 @@
 //! that cannot be read.
 
 use crate::{
+    http::read_signing_key,
     images::Images,
     nodes::{Boot, Identity, Known, Stage},
     published::Published,
@@ -9,7 +10,7 @@ use crate::{
     site::{Mac, Mistake, Node, Serial, Site, place},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr},
     path::Path,
@@ -45,6 +46,26 @@ pub fn check(path: &Path, site: &Site, images: &Images) -> Vec<Mistake> {
             Err(error) => {
                 let message =
                     format!("the secret `{name}` cannot be read: {} ({})", secret.file.display(), error.kind());
+                mistakes.push(Mistake::new(path, (0, 0), message));
+            }
+        }
+    }
+    if let Some(key) = &site.signing_key
+        && let Err(error) = read_signing_key(&key.file)
+    {
+        mistakes.push(Mistake::new(path, (0, 0), format!("`signing_key`: {error}")));
+    }
+    if let Some(key) = &site.handle_key {
+        let length = fs::metadata(&key.file).map(|it| it.len());
+        match length {
+            Ok(length) if length < 16 => {
+                let mistake = Mistake::new(path, (0, 0), format!("`handle_key` has only {length} bytes"));
+                mistakes.push(mistake.hint("head -c 32 /dev/urandom makes a good one"));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let shown = key.file.display();
+                let message = format!("`handle_key` cannot be read: {shown} ({})", error.kind());
                 mistakes.push(Mistake::new(path, (0, 0), message));
             }
         }
@@ -88,7 +109,8 @@ fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderEr
             events: Vec::new(),
             stage: Stage::Dhcp,
             since: 0,
-            released: false,
+            began: true,
+            released: BTreeSet::new(),
         },
         last: 0,
     })
@@ -98,7 +120,7 @@ fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderEr
 fn unrendered(build: &Published, node: &Known, secrets: &BTreeMap<String, String>) -> Vec<(String, String)> {
     let place = Place { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), http: 80 };
     let mut failed = Vec::new();
-    for file in build.boot.iter().flat_map(|boot| boot.templates()) {
+    for file in build.boot.iter().flat_map(|boot| boot.sorted().into_iter().filter(|file| file.template)) {
         let Some(boot) = &build.boot else { continue };
         let rendered =
             boot.contents().read(&file.content, TEMPLATE_MAX).map_err(|error| error.to_string()).and_then(|bytes| {

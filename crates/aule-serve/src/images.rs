@@ -2,14 +2,18 @@
 
 use crate::{
     nfs::{Prefix, prefix},
-    published::Published,
+    published::{Blob, Published},
+    server::now,
     site::Site,
 };
-use aule_store::{Reference, Result, Store};
+use aule_store::{Reference, Result, Store, StoreError};
 use aule_tree::Digest;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// What names stand for at one moment. A switch replaces it whole.
@@ -24,12 +28,29 @@ struct Names {
 #[derive(Debug)]
 pub struct Images {
     store: Arc<Store>,
+    /// Under which name the store keeps what nodes use.
+    lease: String,
     names: RwLock<Arc<Names>>,
-    /// Everything that was opened, by the prefix of its digest.
-    open: RwLock<HashMap<Prefix, Arc<Published>>>,
+    /// Everything that is open, by the prefix of its digest.
+    open: RwLock<HashMap<Prefix, Opened>>,
     /// Held while something is opened, so that a thousand nodes open an older build once.
     opening: Mutex<()>,
+    /// When each build was used last, in seconds since 1970.
+    used: Mutex<HashMap<Digest, u64>>,
+    /// What the lease says now.
+    leased: Mutex<Option<BTreeSet<Digest>>>,
 }
+
+#[derive(Debug)]
+struct Opened {
+    published: Arc<Published>,
+    used: AtomicU64,
+}
+
+/// For so long after its last use, in seconds, a build is kept in the store for nodes that run from it and are silent.
+const LEASE: u64 = 7 * 24 * 3600;
+/// For so long a build that no name stands for stays open.
+const OPEN: u64 = 3600;
 
 /// A name that stands for another digest now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +63,27 @@ pub struct Switched {
     pub to: Digest,
 }
 
+/// What came of looking at what names stand for.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// The names that stand for something else now.
+    pub switched: Vec<Switched>,
+    /// Those that could not be opened, and why: they stand for what they stood for before.
+    pub failed: Vec<(String, StoreError)>,
+}
+
 impl Images {
-    /// No image yet.
-    pub fn new(store: Arc<Store>) -> Self {
-        Images { store, names: RwLock::default(), open: RwLock::default(), opening: Mutex::default() }
+    /// No image yet. `lease` is a file name: under it the store keeps what nodes use.
+    pub fn new(store: Arc<Store>, lease: impl Into<String>) -> Self {
+        Images {
+            store,
+            lease: lease.into(),
+            names: RwLock::default(),
+            open: RwLock::default(),
+            opening: Mutex::default(),
+            used: Mutex::default(),
+            leased: Mutex::default(),
+        }
     }
 
     /// The store.
@@ -53,28 +91,88 @@ impl Images {
         &self.store
     }
 
-    /// Resolves the names of a site anew and switches to what they stand for, all at once.
+    /// Resolves the names of a site anew and switches to what they stand for, all at once; each that cannot be opened
+    /// keeps what it stood for.
     ///
     /// # Errors
-    /// When one of them cannot be opened: nothing is switched then.
-    pub fn refresh(&self, site: &Site) -> Result<Vec<Switched>> {
+    /// When the store cannot be read.
+    pub fn refresh(&self, site: &Site, now: u64) -> Result<Looked> {
         let mut next = Names::default();
+        let mut looked = Looked::default();
+        let before = self.names();
         let generations = self.store.generations()?;
-        for (name, image) in &site.images {
-            let reference: Reference = image.reference.value.parse()?;
-            let digest = self.store.resolve(&reference)?.digest;
-            next.current.insert(name.clone(), self.open(digest)?);
-            next.known.insert(digest);
-            let older = generations.iter().filter(|it| Some(&it.name) == reference.name.as_ref());
-            next.known.extend(older.map(|it| it.descriptor.digest));
+        if self.used().is_empty() {
+            // What a server before this one kept: nodes may run from it still.
+            let kept = self.store.lease(&self.lease)?;
+            self.used().extend(kept.into_iter().map(|digest| (digest, now)));
         }
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *names, Arc::new(next));
-        let switched = names.current.iter().filter_map(|(name, now)| {
-            let from = before.current.get(name).map(|it| it.digest);
-            (from != Some(now.digest)).then(|| Switched { name: name.clone(), from, to: now.digest })
-        });
-        Ok(switched.collect())
+        for (name, image) in &site.images {
+            let opened = image.reference.value.parse::<Reference>().and_then(|reference| {
+                let digest = self.store.resolve(&reference)?.digest;
+                Ok((reference, self.open(digest)?))
+            });
+            match opened {
+                Ok((reference, published)) => {
+                    let older = generations.iter().filter(|it| Some(&it.name) == reference.name.as_ref());
+                    next.known.extend(older.map(|it| it.descriptor.digest));
+                    next.current.insert(name.clone(), published);
+                }
+                Err(error) => {
+                    looked.failed.push((name.clone(), error));
+                    next.current.extend(before.current.get(name).map(|it| (name.clone(), Arc::clone(it))));
+                }
+            }
+        }
+        next.known.extend(next.current.values().map(|it| it.digest));
+        next.known.extend(self.used().keys().copied());
+        looked.switched = next
+            .current
+            .iter()
+            .filter_map(|(name, now)| {
+                let from = before.current.get(name).map(|it| it.digest);
+                (from != Some(now.digest)).then(|| Switched { name: name.clone(), from, to: now.digest })
+            })
+            .collect();
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        Ok(looked)
+    }
+
+    /// Writes down in the store what is used, those in `nodes` among it, and closes what is not. Whether the store keeps
+    /// it from now on: a store that cannot be written keeps nothing, and its lock must be held.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn keep(&self, nodes: &BTreeSet<Digest>, now: u64) -> Result<()> {
+        let names = self.names();
+        let current: BTreeSet<Digest> = names.current.values().map(|it| it.digest).collect();
+        let mut used = self.used();
+        {
+            let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            for it in open.values() {
+                let last = used.entry(it.published.digest).or_default();
+                *last = it.used.load(Ordering::Relaxed).max(*last);
+            }
+            used.extend(current.iter().chain(nodes).map(|digest| (*digest, now)));
+            // (A clock that jumps ahead by a week gives up what nobody uses at that moment; one that jumps back, nothing.)
+            used.retain(|_, last| now.saturating_sub(*last) <= LEASE);
+            open.retain(|_, it| {
+                let digest = it.published.digest;
+                let recent = used.get(&digest).is_some_and(|last| now.saturating_sub(*last) <= OPEN);
+                recent || current.contains(&digest)
+            });
+        }
+        let wanted: BTreeSet<Digest> = used.keys().copied().collect();
+        drop(used);
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        if leased.as_ref() != Some(&wanted) {
+            self.store.set_lease(&self.lease, &wanted)?;
+            *leased = Some(wanted);
+        }
+        Ok(())
+    }
+
+    fn used(&self) -> MutexGuard<'_, HashMap<Digest, u64>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn names(&self) -> Arc<Names> {
@@ -99,20 +197,34 @@ impl Images {
         self.open(digest).ok()
     }
 
-    /// The same by the prefix of its digest, as handles have it.
-    pub(crate) fn by_prefix(&self, wanted: Prefix) -> Option<Arc<Published>> {
+    /// The same by the prefix of its digest, as handles and the addresses of seeds have it. `now` counts as its last use.
+    pub(crate) fn by_prefix(&self, wanted: Prefix, now: u64) -> Found {
         if let Some(found) = self.open.read().unwrap_or_else(PoisonError::into_inner).get(&wanted) {
-            return Some(Arc::clone(found));
+            found.used.store(now, Ordering::Relaxed);
+            return Found::Open(Arc::clone(&found.published));
         }
-        let digest = self.names().known.iter().copied().find(|digest| prefix(*digest) == wanted)?;
-        self.open(digest).ok()
+        let Some(digest) = self.names().known.iter().copied().find(|digest| prefix(*digest) == wanted) else {
+            return Found::Unknown;
+        };
+        match self.open(digest) {
+            Ok(published) => Found::Open(published),
+            // It was removed: what a node still holds of it will not come back.
+            Err(StoreError::MissingBlob(_)) => Found::Unknown,
+            Err(error) => Found::Fails(error),
+        }
+    }
+
+    /// A blob of some build that is open.
+    pub fn blob(&self, digest: Digest) -> Option<Blob> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.values().find_map(|it| it.published.blobs.get(&digest).cloned())
     }
 
     fn open(&self, digest: Digest) -> Result<Arc<Published>> {
         let key = prefix(digest);
         let find = || {
             let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-            open.get(&key).filter(|it| it.digest == digest).cloned()
+            open.get(&key).map(|it| &it.published).filter(|it| it.digest == digest).cloned()
         };
         if let Some(found) = find() {
             return Ok(found);
@@ -122,7 +234,19 @@ impl Images {
             return Ok(found);
         }
         let published = Arc::new(Published::open(&self.store, &Reference { name: None, digest: Some(digest) })?);
-        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&published));
+        let opened = Opened { published: Arc::clone(&published), used: AtomicU64::new(now()) };
+        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(key, opened);
         Ok(published)
     }
+}
+
+/// What came of looking for a build.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Here it is.
+    Open(Arc<Published>),
+    /// The site serves none that is called so, or no more.
+    Unknown,
+    /// It is one of the site's, and cannot be opened now.
+    Fails(StoreError),
 }

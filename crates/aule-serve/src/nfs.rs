@@ -1,7 +1,7 @@
 //! NFSv3, MOUNT and portmap over TCP, read-only, straight from the store.
 //!
 //! `xdr` and `rpc` read calls and write replies, bounded and without I/O; `portmap`, `mount` and `procedures` answer them
-//! over the trees of [`exports`](crate::exports); `handle` names an inode in a way that holds on every replica; `server`
+//! over the trees of [`Export`](crate::Export)s; `handle` names an inode in a way that holds on every replica; `server`
 //! moves the bytes.
 
 mod handle;
@@ -15,6 +15,6 @@ mod xdr;
 pub use handle::HandleKey;
 pub(crate) use handle::{HANDLE, Prefix, prefix};
 pub(crate) use mount::Names;
-pub(crate) use procedures::Builds;
+pub(crate) use procedures::{Builds, Located};
 pub use server::NfsOptions;
 pub(crate) use server::{Service, Site, serve};

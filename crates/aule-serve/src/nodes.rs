@@ -10,11 +10,11 @@ use crate::{
     site::{Mac, Match, Node, Serial, Site},
 };
 use aule_tree::Digest;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// How many addresses are remembered; beyond it the one that was silent longest is forgotten.
@@ -23,23 +23,51 @@ const NODES_MAX: usize = 4096;
 const EVENTS_MAX: usize = 128;
 /// A node that was silent so long, in seconds, and then asks for a boot file begins a new boot.
 const PAUSE: u64 = 60;
+/// How long a request for an address, in seconds, counts for the boot that follows it.
+const PATIENCE: u64 = 600;
 
 /// What is known of a node, from what it sends.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Serial number, from option 97 or the prefix of its TFTP requests.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<Serial>,
-    /// Ethernet address, from DHCP or the prefix of its TFTP requests.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Ethernet address, from DHCP, the prefix of its TFTP requests or the kernel's table of neighbours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
     /// Model, from DHCP.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
 }
 
+impl Identity {
+    /// Whether the other one is of the same machine, as far as both say something.
+    fn agrees(&self, other: &Identity) -> bool {
+        let same = |differs: bool, known: bool| !(differs && known);
+        same(self.serial != other.serial, self.serial.is_some() && other.serial.is_some())
+            && same(self.mac != other.mac, self.mac.is_some() && other.mac.is_some())
+    }
+
+    /// Whether both are the same by their Ethernet address, or else by their serial number or because `otherwise`.
+    fn is_same(&self, other: &Identity, otherwise: bool) -> bool {
+        match (self.mac, other.mac) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => otherwise || self.serial.is_some() && self.serial == other.serial,
+        }
+    }
+
+    /// With what the other one says beside.
+    fn and(self, other: &Identity) -> Identity {
+        Identity {
+            serial: self.serial.or(other.serial),
+            mac: self.mac.or(other.mac),
+            model: self.model.or_else(|| other.model.clone()),
+        }
+    }
+}
+
 /// How far a boot came. The order is that of a boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// It asked for an address.
@@ -90,7 +118,7 @@ impl Stage {
 }
 
 /// Something that a node did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Seconds since 1970-01-01T00:00:00Z.
     pub at: u64,
@@ -115,8 +143,10 @@ pub struct Boot {
     pub stage: Stage,
     /// When it came so far.
     pub since: u64,
-    /// Whether its secrets were given out.
-    pub released: bool,
+    /// Whether this server saw it begin, by DHCP or a boot file.
+    pub began: bool,
+    /// The documents of its seed that were given out with secrets.
+    pub released: BTreeSet<String>,
 }
 
 /// A node.
@@ -136,10 +166,39 @@ pub struct Known {
     pub last: u64,
 }
 
-/// All nodes, by address.
-#[derive(Debug, Default)]
+/// A node that asked for an address and for nothing else yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Who it is.
+    pub identity: Identity,
+    /// The address that it said it takes.
+    pub address: Option<IpAddr>,
+    /// What it did.
+    pub events: Vec<Event>,
+}
+
+impl Waiting {
+    fn last(&self) -> u64 {
+        self.events.last().map_or(0, |it| it.at)
+    }
+}
+
+/// Asks who has an address on the local network.
+pub type Neighbours = fn(IpAddr) -> Option<Mac>;
+
+/// All nodes.
+#[derive(Debug)]
 pub struct Nodes {
-    known: Mutex<HashMap<IpAddr, Known>>,
+    all: Mutex<All>,
+    neighbours: Neighbours,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    known: HashMap<IpAddr, Known>,
+    waiting: HashMap<Mac, Waiting>,
+    /// Those that are to be written down.
+    changed: HashSet<IpAddr>,
 }
 
 /// Why a node gets nothing.
@@ -174,6 +233,8 @@ pub struct Seen {
     pub address: IpAddr,
     /// What it tells of the node.
     pub identity: Identity,
+    /// The build that it tells; without it a boot has what its image stands for.
+    pub build: Option<Arc<Published>>,
     /// How far the node is.
     pub stage: Stage,
     /// Which file or path.
@@ -183,110 +244,203 @@ pub struct Seen {
 }
 
 impl Nodes {
+    /// No nodes yet.
+    pub fn new(neighbours: Neighbours) -> Self {
+        Nodes { all: Mutex::default(), neighbours }
+    }
+
+    fn all_of_them(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a machine asked for an address, or takes one.
+    pub fn ask(&self, identity: Identity, address: Option<IpAddr>, what: &str, now: u64) {
+        let Some(mac) = identity.mac else { return };
+        let mut all = self.all_of_them();
+        let waiting = &mut all.waiting;
+        waiting.retain(|_, it| now.saturating_sub(it.last()) <= PATIENCE);
+        if !waiting.contains_key(&mac) && waiting.len() >= NODES_MAX {
+            let oldest = waiting.iter().min_by_key(|(_, it)| it.last()).map(|(mac, _)| *mac);
+            oldest.and_then(|mac| waiting.remove(&mac));
+        }
+        let empty = || Waiting { identity: Identity::default(), address: None, events: Vec::new() };
+        let it = waiting.entry(mac).or_insert_with(empty);
+        it.identity = identity.and(&it.identity);
+        it.address = address.or(it.address);
+        match it.events.iter_mut().find(|event| event.what == what) {
+            Some(event) => event.at = now,
+            None => it.events.push(Event { at: now, stage: Stage::Dhcp, what: what.to_owned() }),
+        }
+        it.events.sort_by_key(|event| event.at);
+        it.events.truncate(8);
+    }
+
     /// Notes a request and gives the node as it is then. Begins a boot where there is none, or where this request is the
     /// first of a new one.
     ///
     /// # Errors
     /// When the site has nothing for it.
     pub fn see(&self, site: &Site, images: &Images, seen: Seen) -> Result<Known, Unserved> {
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.get(&seen.address);
-        let mut identity = before.map(|it| it.identity.clone()).unwrap_or_default();
-        // Another serial or address from here is another machine: nothing of the one before counts.
-        let other = |old: bool, differs: bool| old && differs;
-        if other(identity.serial.is_some() && seen.identity.serial.is_some(), identity.serial != seen.identity.serial)
-            || other(identity.mac.is_some() && seen.identity.mac.is_some(), identity.mac != seen.identity.mac)
-        {
-            identity = Identity::default();
+        let mut all = self.all_of_them();
+        let all = &mut *all;
+        let begins = seen.stage <= Stage::BootFiles;
+        if !begins {
+            self.adopt(all, seen.address);
         }
-        identity.serial = seen.identity.serial.or(identity.serial);
-        identity.mac = seen.identity.mac.or(identity.mac);
-        identity.model = seen.identity.model.clone().or(identity.model);
+        // Another serial or address from here is another machine: nothing of the one before counts.
+        let before = all.known.get(&seen.address).filter(|known| known.identity.agrees(&seen.identity));
+        let mut identity = seen.identity.clone();
+        if let Some(known) = before {
+            identity = identity.and(&known.identity);
+        }
+        // For a new address, and for one that begins a boot after a pause, the local network is asked, too.
+        if identity.mac.is_none() && before.is_none() {
+            identity.mac = (self.neighbours)(seen.address);
+        }
+        let asked = all.waiting.values().find(|it| {
+            begins
+                && seen.now.saturating_sub(it.last()) <= PATIENCE
+                && it.identity.is_same(&identity, it.address == Some(seen.address))
+        });
+        let asked = asked.and_then(|it| it.identity.mac).and_then(|mac| all.waiting.remove(&mac));
+        if let Some(asked) = &asked {
+            identity = identity.and(&asked.identity);
+        }
 
         let rule = rule(site, &identity).ok_or(Unserved::NoRule)?;
-        let fresh = match before {
-            None => true,
-            Some(known) => {
-                known.identity.serial.is_some() && known.identity.serial != identity.serial
-                    || known.boot.image != rule.image && seen.stage <= Stage::BootFiles
-                    || seen.stage <= Stage::BootFiles
-                        && (known.boot.stage > seen.stage.max(Stage::BootFiles)
-                            || seen.now.saturating_sub(known.last) > PAUSE)
-            }
-        };
-        let boot = match before.filter(|_| !fresh) {
+        let fresh = before.is_none_or(|known| {
+            begins
+                && (asked.is_some()
+                    || known.boot.image != rule.image
+                    || known.boot.stage > Stage::BootFiles
+                    || seen.now.saturating_sub(known.last) > PAUSE)
+        });
+        let mut boot = match before.filter(|_| !fresh) {
             Some(known) => known.boot.clone(),
             None => Boot {
                 number: before.map_or(0, |it| it.boot.number) + 1,
                 image: rule.image.clone(),
-                build: images.current(&rule.image).ok_or_else(|| Unserved::NoImage(rule.image.clone()))?,
+                build: match seen.build {
+                    Some(build) if !begins => build,
+                    _ => images.current(&rule.image).ok_or_else(|| Unserved::NoImage(rule.image.clone()))?,
+                },
                 events: Vec::new(),
                 stage: seen.stage,
                 since: seen.now,
-                released: false,
+                began: begins,
+                released: BTreeSet::new(),
             },
         };
+        boot.events.extend(asked.into_iter().flat_map(|it| it.events));
         let name = render::name(rule, &identity, seen.address).map_err(|error| Unserved::Name(error.to_string()))?;
-        let mut known = Known { address: seen.address, identity, name, vars: rule.vars.clone(), boot, last: seen.now };
-        known.boot.note(Event { at: seen.now, stage: seen.stage, what: seen.what });
-        if !all.contains_key(&seen.address) && all.len() >= NODES_MAX {
-            let oldest = all.values().min_by_key(|it| it.last).map(|it| it.address);
-            oldest.and_then(|address| all.remove(&address));
-        }
-        all.insert(seen.address, known.clone());
+        boot.note(Event { at: seen.now, stage: seen.stage, what: seen.what });
+        let known = Known { address: seen.address, identity, name, vars: rule.vars.clone(), boot, last: seen.now };
+        all.insert(known.clone());
         Ok(known)
+    }
+
+    /// Finds a node again that booted from one address and has another one now, as its firmware and its system may get
+    /// different ones: by its Ethernet address.
+    fn adopt(&self, all: &mut All, address: IpAddr) {
+        if all.known.contains_key(&address) {
+            return;
+        }
+        let Some(mac) = (self.neighbours)(address) else { return };
+        let before = all.known.values().filter(|it| it.identity.mac == Some(mac)).max_by_key(|it| it.last);
+        let Some(before) = before.map(|it| it.address) else { return };
+        if let Some(mut known) = all.known.remove(&before) {
+            known.address = address;
+            all.insert(known);
+        }
     }
 
     /// Notes what a node did that is known already; says nothing of one that is not.
     pub fn note(&self, address: IpAddr, stage: Stage, what: &str, now: u64) {
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get_mut(&address) {
-            known.last = now;
-            known.boot.note(Event { at: now, stage, what: what.to_owned() });
+        let mut all = self.all_of_them();
+        self.adopt(&mut all, address);
+        let Some(known) = all.known.get_mut(&address) else { return };
+        known.last = now;
+        if known.boot.note(Event { at: now, stage, what: what.to_owned() }) {
+            all.changed.insert(address);
         }
     }
 
-    /// Whether the secrets of this boot may be given out now; they count as given from then on.
-    pub fn release(&self, address: IpAddr) -> bool {
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get_mut(&address).is_some_and(|known| !std::mem::replace(&mut known.boot.released, true))
+    /// Notes that a node is there, without anything new.
+    pub fn touch(&self, address: IpAddr, now: u64) {
+        if let Some(known) = self.all_of_them().known.get_mut(&address) {
+            known.last = now;
+        }
+    }
+
+    /// Takes the right to give out a document of this boot's seed with secrets. It counts as given from then on; the
+    /// node is given back as it must be written down first. `None` when it was given, or nobody saw the boot begin.
+    pub fn release(&self, node: &Known, document: &str) -> Option<Known> {
+        let mut all = self.all_of_them();
+        let known = all.known.get_mut(&node.address)?;
+        let right = known.boot.began && known.boot.number == node.boot.number && known.identity == node.identity;
+        (right && known.boot.released.insert(document.to_owned())).then(|| known.clone())
+    }
+
+    /// Puts a node back that was written down.
+    pub fn restore(&self, known: Known) {
+        let mut all = self.all_of_them();
+        all.insert(known.clone());
+        all.changed.remove(&known.address);
     }
 
     /// All nodes, by name and address.
     pub fn all(&self) -> Vec<Known> {
-        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = all.values().cloned().collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name).then(a.address.cmp(&b.address)));
-        all
+        let mut nodes: Vec<_> = self.all_of_them().known.values().cloned().collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name).then(a.address.cmp(&b.address)));
+        nodes
+    }
+
+    /// Those that asked for an address and for nothing else yet, the first first.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let mut waiting: Vec<_> = self.all_of_them().waiting.values().cloned().collect();
+        waiting.sort_by_key(|it| (it.events.first().map_or(0, |event| event.at), it.identity.mac));
+        waiting
+    }
+
+    /// The nodes of which something changed since this was asked last.
+    pub fn changed(&self) -> Vec<Known> {
+        let mut all = self.all_of_them();
+        let changed = std::mem::take(&mut all.changed);
+        changed.iter().filter_map(|address| all.known.get(address).cloned()).collect()
     }
 
     /// The digests that nodes boot or run from.
-    pub fn digests(&self) -> Vec<Digest> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).values().map(|it| it.boot.build.digest).collect()
+    pub fn digests(&self) -> BTreeSet<Digest> {
+        self.all_of_them().known.values().map(|it| it.boot.build.digest).collect()
+    }
+}
+
+impl All {
+    fn insert(&mut self, known: Known) {
+        if !self.known.contains_key(&known.address) && self.known.len() >= NODES_MAX {
+            let oldest = self.known.values().min_by_key(|it| it.last).map(|it| it.address);
+            oldest.and_then(|address| self.known.remove(&address));
+        }
+        self.changed.insert(known.address);
+        self.known.insert(known.address, known);
     }
 }
 
 impl Boot {
-    fn note(&mut self, event: Event) {
-        if event.stage > self.stage {
+    /// Whether that was new.
+    fn note(&mut self, event: Event) -> bool {
+        let further = event.stage > self.stage;
+        if further {
             self.stage = event.stage;
             self.since = event.at;
         }
         let known = self.events.iter().any(|it| it.stage == event.stage && it.what == event.what);
-        if !known && self.events.len() < EVENTS_MAX {
+        // A long list of boot files must not push out what comes after them.
+        let room = self.events.len() < EVENTS_MAX || further && self.events.len() < EVENTS_MAX + Stage::ALL.len();
+        let new = !known && room;
+        if new {
             self.events.push(event);
         }
-    }
-}
-
-impl Serialize for Serial {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl Serialize for Mac {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        new || further
     }
 }

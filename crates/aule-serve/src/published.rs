@@ -2,12 +2,12 @@
 
 use crate::export::Export;
 use aule_store::{
-    Build, Reference, Result, Store, StoreError,
+    Build, DOCUMENT_MAX, Reference, Result, Store, StoreError,
     artifact::{TEMPLATES, types},
     layer::Contents,
-    oci::{Descriptor, TITLE},
+    oci::{Descriptor, Manifest, TITLE, media_type},
 };
-use aule_tree::{Content, Digest, Tree, TreePath};
+use aule_tree::{Content, Digest, Timestamp, Tree, TreePath};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -29,6 +29,19 @@ pub struct Published {
     pub seed: BTreeMap<String, Vec<u8>>,
     /// The digest of the seed artifact.
     pub seed_digest: Option<Digest>,
+    /// Every blob that the build consists of, its index among them: its type and size.
+    pub blobs: BTreeMap<Digest, Blob>,
+}
+
+/// A blob of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// Its media type.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whether it is an index or a manifest, which the pull API gives by another address.
+    pub is_manifest: bool,
 }
 
 /// The files of the boot partition.
@@ -48,6 +61,8 @@ pub struct BootFile {
     pub path: TreePath,
     /// Its bytes.
     pub content: Content,
+    /// When it was changed last.
+    pub mtime: Timestamp,
     /// Whether it is rendered for each node.
     pub template: bool,
 }
@@ -67,8 +82,26 @@ impl Published {
             seed.insert(document.annotations.get(TITLE).cloned().unwrap_or_default(), bytes);
         }
         let seed_digest = build.artifact("seed").map(|it| it.digest);
-        Ok(Published { digest: build.descriptor.digest, root, boot, seed, seed_digest })
+        let blobs = blobs(store, &build)?;
+        Ok(Published { digest: build.descriptor.digest, root, boot, seed, seed_digest, blobs })
     }
+}
+
+/// Every blob of a build.
+fn blobs(store: &Store, build: &Build) -> Result<BTreeMap<Digest, Blob>> {
+    let index = store.read_blob(build.descriptor.digest, DOCUMENT_MAX, "an index")?;
+    let of = |it: &Descriptor, is_manifest| {
+        (it.digest, Blob { media_type: it.media_type.clone(), size: it.size, is_manifest })
+    };
+    let whole = Blob { media_type: media_type::INDEX.into(), size: index.len() as u64, is_manifest: true };
+    let mut blobs = BTreeMap::from([(build.descriptor.digest, whole)]);
+    let referrers = store.referrers(build.descriptor.digest)?;
+    for descriptor in build.index.manifests.iter().chain(&referrers) {
+        blobs.extend([of(descriptor, true)]);
+        let manifest: Manifest = store.read_document(descriptor.digest)?;
+        blobs.extend(manifest.layers.iter().chain([&manifest.config]).map(|it| of(it, false)));
+    }
+    Ok(blobs)
 }
 
 impl BootFiles {
@@ -84,7 +117,8 @@ impl BootFiles {
         let templates: HashSet<TreePath> = named.lines().filter_map(|path| below_mount(&tree, path)).collect();
         let files = tree.iter().filter_map(|(path, _, inode)| {
             let content = inode.content()?.clone();
-            let file = BootFile { path: path.clone(), content, template: templates.contains(path) };
+            let mtime = inode.metadata.mtime;
+            let file = BootFile { path: path.clone(), content, mtime, template: templates.contains(path) };
             Some((path.as_bytes().to_ascii_lowercase(), file))
         });
         Ok(Some(BootFiles { files: files.collect(), contents, image: of_type(types::FAT_IMAGE).cloned() }))
@@ -107,11 +141,11 @@ impl BootFiles {
         &self.contents
     }
 
-    /// The files that are rendered for each node, in the order of their paths.
-    pub fn templates(&self) -> Vec<&BootFile> {
-        let mut templates: Vec<_> = self.files.values().filter(|file| file.template).collect();
-        templates.sort_by(|a, b| a.path.cmp(&b.path));
-        templates
+    /// All files, in the order of their paths.
+    pub fn sorted(&self) -> Vec<&BootFile> {
+        let mut files: Vec<_> = self.files.values().collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files
     }
 }
 

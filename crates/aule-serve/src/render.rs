@@ -107,14 +107,32 @@ pub fn text(
     render(template, values)
 }
 
-/// Where the node's seed is.
-pub fn seed_url(node: &Known, place: &Place) -> String {
+/// Whether a template uses a variable of this name.
+///
+/// # Errors
+/// When the template is wrong.
+pub fn names(template: &str, variable: &str) -> Result<bool, RenderError> {
+    let wrong = |error: minijinja::Error| RenderError(error.to_string());
+    let environment = environment().map_err(wrong)?;
+    let template = environment.template_from_str(template).map_err(wrong)?;
+    Ok(template.undeclared_variables(false).contains(variable))
+}
+
+/// The server's address as the beginning of URLs.
+pub fn origin(place: &Place) -> String {
     let host = match place.address {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("[{address}]"),
     };
     let port = if place.http == 80 { String::new() } else { format!(":{}", place.http) };
-    format!("http://{host}{port}/seed/{}/", node.name)
+    format!("http://{host}{port}")
+}
+
+/// Where the node's seed is. The address names the build, by the first half of its digest: a server that did not see this
+/// boot begin still gives the seed that belongs to the root.
+pub fn seed_url(node: &Known, place: &Place) -> String {
+    let digest = node.boot.build.digest.hex();
+    format!("{}/seed/{}/{}/", origin(place), node.name, digest.get(..32).unwrap_or_default())
 }
 
 /// The machine id of a node: the same at each boot and on each server, another for each node. Not a secret.

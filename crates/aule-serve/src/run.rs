@@ -1,7 +1,7 @@
 //! Starting everything: sockets first, so that what cannot be had is told before a node is answered.
 
 use crate::{
-    http,
+    dhcp, http,
     nfs::{self, NfsOptions, Service},
     server::Server,
     tftp,
@@ -49,7 +49,7 @@ pub async fn run(server: Arc<Server>, stop: impl Future<Output = ()>) -> Result<
     for (what, address) in [("NFS", listen.nfs), ("portmap", listen.portmap)] {
         let Some(address) = address else { continue };
         let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { what, address, source })?;
-        let service = Arc::new(Service { site: Arc::clone(&server), options: options.clone() });
+        let service = Arc::new(Service::new(Arc::clone(&server), options.clone()));
         parts.spawn(async move { (what, nfs::serve(listener, service).await) });
     }
     if let Some(address) = listen.tftp {
@@ -64,28 +64,36 @@ pub async fn run(server: Arc<Server>, stop: impl Future<Output = ()>) -> Result<
         let server = Arc::clone(&server);
         parts.spawn(async move { (what, http::serve(listener, server).await) });
     }
+    if let Some(address) = listen.proxy_dhcp {
+        let what = "ProxyDHCP";
+        // Boot loaders of PXE's kind ask again on this port, which cannot be chosen (PXE 2.1, 2.2.3).
+        for address in [address, SocketAddr::new(address.ip(), dhcp::BOOT_SERVER_PORT)] {
+            let listen = |source| RunError::Listen { what, address, source };
+            let socket = dhcp::socket(address).map_err(listen)?;
+            let server = Arc::clone(&server);
+            parts.spawn(async move { (what, dhcp::serve(socket, server).await) });
+        }
+    }
     let looking = Arc::clone(&server);
     parts.spawn(async move {
         loop {
             tokio::time::sleep(LOOK).await;
             let server = Arc::clone(&looking);
-            // A store that cannot be read for a moment is no reason to stop: what is served stays.
-            let looked = tokio::task::spawn_blocking(move || {
-                server.refresh().map_err(|error| server.warn(format!("the images cannot be looked at: {error}")))
-            });
-            if looked.await.is_err() {
+            if tokio::task::spawn_blocking(move || server.look()).await.is_err() {
                 return ("looking after images", Err(io::Error::other("it panicked")));
             }
         }
     });
     server.note("serving");
     tokio::pin!(stop);
-    tokio::select! {
+    let ended = tokio::select! {
         () = &mut stop => Ok(()),
         ended = parts.join_next() => match ended {
             Some(Ok((what, Err(source)))) => Err(RunError::Ended { what, source }),
             Some(Ok((what, Ok(())))) => Err(RunError::Ended { what, source: io::Error::other("without a reason") }),
             _ => Err(RunError::Ended { what: "a part", source: io::Error::other("it panicked") }),
         },
-    }
+    };
+    server.close();
+    ended
 }

@@ -3,17 +3,26 @@
 use crate::{
     export::Export,
     frames::{FrameCache, ReadError},
-    images::Images,
-    nfs::{self, HandleKey, Prefix},
+    host_key,
+    images::{Found, Images},
+    neighbours,
+    nfs::{self, HandleKey, Located, Prefix},
     nodes::{Identity, Known, Nodes, Seen, Stage, Unserved},
     render::Place,
     site::Site,
+    state::State,
 };
+use aule_store::StoreError;
 use aule_tree::{Digest, TreePath};
 use std::{
     collections::HashSet,
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    os::unix::fs::MetadataExt,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -28,6 +37,9 @@ pub trait Observer: Send + Sync {
 /// How many different warnings are told before they are only counted.
 const WARNINGS_MAX: usize = 1024;
 
+/// How often, in seconds, the store is told what is used, even if nothing was switched.
+const KEEP: u64 = 60;
+
 /// What every part of the server shares.
 pub struct Server {
     site: RwLock<Arc<Site>>,
@@ -37,29 +49,76 @@ pub struct Server {
     pub nodes: Nodes,
     /// Decompressed frames.
     pub cache: Arc<FrameCache>,
+    /// What was counted.
+    pub counters: Counters,
+    state: State,
     key: HandleKey,
     observer: Arc<dyn Observer>,
     /// What was warned of: the same again is not told again.
     warned: Mutex<HashSet<String>>,
+    looking: Mutex<Looking>,
+}
+
+/// Numbers that only grow, for metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// NFS calls.
+    pub nfs_calls: AtomicU64,
+    /// Bytes of TFTP blocks.
+    pub tftp_bytes: AtomicU64,
+    /// HTTP requests.
+    pub http_requests: AtomicU64,
+    /// Requests that were refused or could not be served, as far as they were told in the log or would have been.
+    pub warnings: AtomicU64,
+}
+
+/// What is known of the store from looking at it last.
+#[derive(Debug, Default)]
+struct Looking {
+    /// Of its index: device, inode, modification time.
+    index: Option<(u64, u64, i64, i64)>,
+    kept: u64,
+    /// Whether leases cannot be written, so that its lock is held instead.
+    locked: bool,
 }
 
 impl Server {
-    /// A server of a site; its images are opened.
+    /// A server of a site; its images are opened, and the nodes that its state tells of are known again.
     ///
     /// # Errors
     /// When an image cannot be opened.
-    pub fn new(site: Site, images: Images, key: HandleKey, observer: Arc<dyn Observer>) -> aule_store::Result<Server> {
+    pub fn new(
+        site: Site,
+        images: Images,
+        key: HandleKey,
+        state: State,
+        observer: Arc<dyn Observer>,
+    ) -> aule_store::Result<Server> {
         let cache = Arc::new(FrameCache::new(site.cache));
         let server = Server {
             images,
-            nodes: Nodes::default(),
+            nodes: Nodes::new(neighbours::ethernet_address),
             cache,
+            counters: Counters::default(),
+            state,
             key,
             observer,
             warned: Mutex::default(),
+            looking: Mutex::default(),
             site: RwLock::new(Arc::new(site)),
         };
-        server.refresh()?;
+        let site = server.site();
+        let looked = server.images.refresh(&site, now())?;
+        if let Some((name, error)) = looked.failed.into_iter().next() {
+            return Err(StoreError::Image { name, source: Box::new(error) });
+        }
+        server.tell(&looked.switched);
+        let wrong = |path: &std::path::Path, reason| server.warn(format!("{} is left out: {reason}", path.display()));
+        match server.state.load(&site, &server.images, wrong) {
+            Ok(nodes) => nodes.into_iter().for_each(|node| server.nodes.restore(node)),
+            Err(error) => server.warn(format!("the nodes of before cannot be read: {error}")),
+        }
+        server.keep();
         Ok(server)
     }
 
@@ -68,27 +127,127 @@ impl Server {
         Arc::clone(&self.site.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes another site file; its ports do not count before the next start.
+    /// Takes another site file; its ports, store, state, keys and cache do not count before the next start.
     ///
     /// # Errors
-    /// When an image of it cannot be opened: the old one stays.
-    pub fn reload(&self, site: Site) -> aule_store::Result<()> {
-        self.images.refresh(&site)?;
+    /// The image of it that cannot be opened, and why: the old site stays.
+    pub fn reload(&self, site: Site) -> Result<(), (String, StoreError)> {
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = |error| (String::from("(all)"), error);
+        let before = self.site();
+        self.lock_store(&looking).map_err(all)?;
+        let looked = self.images.refresh(&site, now()).map_err(all)?;
+        if let Some(failed) = looked.failed.into_iter().next() {
+            self.images.refresh(&before, now()).map_err(all)?;
+            return Err(failed);
+        }
+        let moved = |what: bool, name| what.then_some(name);
+        let names = [
+            moved(site.listen != before.listen, "listen"),
+            moved(site.store != before.store, "store"),
+            moved(site.state != before.state, "state"),
+            moved(site.handle_key != before.handle_key, "handle_key"),
+            moved(site.cache != before.cache, "cache"),
+        ];
+        let names: Vec<_> = names.into_iter().flatten().collect();
         *self.site.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(site);
+        self.tell(&looked.switched);
         self.observer.note("the site file was read anew");
+        if !names.is_empty() {
+            self.observer.warn(&format!("what it says of {} counts from the next start on", names.join(", ")));
+        }
+        self.keep_now(&mut looking);
         Ok(())
     }
 
-    /// Looks what the images' names stand for now.
-    ///
-    /// # Errors
-    /// When one of them cannot be opened: nothing is switched then.
-    pub fn refresh(&self) -> aule_store::Result<()> {
-        for it in self.images.refresh(&self.site())? {
+    fn tell(&self, switched: &[crate::images::Switched]) {
+        for it in switched {
             let from = it.from.map(|from| format!(", was {from}")).unwrap_or_default();
             self.observer.note(&format!("image {} is {}{from}", it.name, it.to));
         }
-        Ok(())
+    }
+
+    fn lock_store(&self, looking: &Looking) -> aule_store::Result<()> {
+        if looking.locked { Ok(()) } else { self.images.store().lock_again() }
+    }
+
+    /// Looks, once a second, what the images' names stand for now, and writes down what changed.
+    pub fn look(&self) {
+        for node in self.nodes.changed() {
+            if let Err(error) = self.state.save(&node, false) {
+                self.warn(format!("the state cannot be written: {error}"));
+            }
+        }
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.images.store().root().join("index.json");
+        let index = fs::metadata(path).map(|it| (it.dev(), it.ino(), it.mtime(), it.mtime_nsec())).ok();
+        let changed = index.is_some() && index != looking.index;
+        if !changed && now().abs_diff(looking.kept) < KEEP {
+            return;
+        }
+        if let Err(error) = self.lock_store(&looking) {
+            self.warn(format!("the store cannot be locked: {error}"));
+            return;
+        }
+        if changed {
+            match self.images.refresh(&self.site(), now()) {
+                Ok(looked) => {
+                    self.tell(&looked.switched);
+                    for (name, error) in looked.failed {
+                        self.warn(format!("image {name} stays what it is: {error}"));
+                    }
+                    looking.index = index;
+                }
+                // A store that cannot be read for a moment is no reason to stop: what is served stays.
+                Err(error) => self.warn(format!("the images cannot be looked at: {error}")),
+            }
+        }
+        self.keep_now(&mut looking);
+    }
+
+    fn keep(&self) {
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.keep_now(&mut looking);
+    }
+
+    /// Writes the lease and lets go of the store, whose lock is held.
+    fn keep_now(&self, looking: &mut Looking) {
+        looking.kept = now();
+        let kept = self.images.keep(&self.nodes.digests(), now()).and_then(|()| self.images.store().unlock());
+        looking.locked = kept.is_err();
+        if let Err(error) = kept {
+            self.warn(format!(
+                "what nodes use cannot be written down, so `aule gc` must wait for this server: {error}"
+            ));
+        }
+    }
+
+    /// Writes everything down before the end.
+    pub fn close(&self) {
+        for node in self.nodes.all() {
+            if let Err(error) = self.state.save(&node, false) {
+                self.warn(format!("the state cannot be written: {error}"));
+            }
+        }
+    }
+
+    /// The SSH host key of a node.
+    pub(crate) fn host_key(&self, node: &Known) -> Result<host_key::HostKey, ssh_key::Error> {
+        host_key::derive(&self.key, node)
+    }
+
+    /// Takes the right to give out a document with secrets to a node: once in a boot that this server saw begin. When
+    /// this returns, it is on the disk that it was given.
+    ///
+    /// # Errors
+    /// Why it may not be given.
+    pub fn release(&self, node: &Known, document: &str) -> Result<(), String> {
+        let refused = || match node.boot.began {
+            true => "its secrets were given out in this boot already".to_owned(),
+            false => "this server did not see the boot begin, so it gives no secrets".to_owned(),
+        };
+        let node = self.nodes.release(node, document).ok_or_else(refused)?;
+        self.state.save(&node, true).map_err(|error| format!("that they are given cannot be written down: {error}"))
     }
 
     /// Tells something once.
@@ -98,9 +257,13 @@ impl Server {
 
     /// Tells that something is wrong, the same thing only once.
     pub fn warn(&self, message: String) {
+        self.counters.warnings.fetch_add(1, Ordering::Relaxed);
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.len() < WARNINGS_MAX && warned.insert(message.clone()) {
             self.observer.warn(&message);
+            if warned.len() == WARNINGS_MAX {
+                self.observer.warn("there are too many different warnings; further ones are only counted");
+            }
         }
     }
 
@@ -109,9 +272,30 @@ impl Server {
     /// # Errors
     /// When the site has nothing for it.
     pub fn see(&self, address: IpAddr, identity: Identity, stage: Stage, what: &str) -> Result<Known, Unserved> {
-        let seen = Seen { address: address.to_canonical(), identity, stage, what: what.to_owned(), now: now() };
+        self.see_build(address, identity, None, stage, what)
+    }
+
+    /// The same of a node that tells by the prefix of a digest which build it runs from.
+    ///
+    /// # Errors
+    /// When the site has nothing for it.
+    pub(crate) fn see_build(
+        &self,
+        address: IpAddr,
+        identity: Identity,
+        build: Option<Prefix>,
+        stage: Stage,
+        what: &str,
+    ) -> Result<Known, Unserved> {
+        let address = address.to_canonical();
+        let build = build.and_then(|prefix| match self.images.by_prefix(prefix, now()) {
+            Found::Open(published) => Some(published),
+            Found::Unknown | Found::Fails(_) => None,
+        });
+        let seen = Seen { address, identity, build, stage, what: what.to_owned(), now: now() };
         self.nodes.see(&self.site(), &self.images, seen).inspect_err(|error| {
-            self.warn(format!("{address} asked for {what}: {error}"));
+            // Not what it asks for, which is for anybody to choose.
+            self.warn(format!("{address} gets nothing: {error}"));
         })
     }
 
@@ -142,8 +326,15 @@ pub fn own_address(peer: IpAddr) -> IpAddr {
 }
 
 impl nfs::Builds for Server {
-    fn by_prefix(&self, prefix: Prefix) -> Option<Arc<Export>> {
-        self.images.by_prefix(prefix).map(|published| Arc::clone(&published.root))
+    fn by_prefix(&self, prefix: Prefix) -> Located {
+        match self.images.by_prefix(prefix, now()) {
+            Found::Open(published) => Located::Here(Arc::clone(&published.root)),
+            Found::Unknown => Located::Gone,
+            Found::Fails(error) => {
+                self.warn(format!("a build that nodes run from cannot be opened: {error}"));
+                Located::Later
+            }
+        }
     }
 
     fn damaged(&self, export: &Export, error: &ReadError) {
@@ -175,8 +366,8 @@ impl nfs::Names for Server {
 }
 
 impl nfs::Site for Server {
-    fn allows(&self, peer: SocketAddr) -> bool {
-        self.site().allows(peer.ip())
+    fn allows(&self, peer: IpAddr) -> bool {
+        self.site().allows(peer)
     }
 
     fn key(&self) -> &HandleKey {
@@ -185,5 +376,14 @@ impl nfs::Site for Server {
 
     fn cache(&self) -> &FrameCache {
         &self.cache
+    }
+
+    fn reads(&self, peer: IpAddr) {
+        self.nodes.note(peer.to_canonical(), Stage::Root, "first read", now());
+    }
+
+    fn lives(&self, peer: IpAddr, calls: u64) {
+        self.counters.nfs_calls.fetch_add(calls, Ordering::Relaxed);
+        self.nodes.touch(peer.to_canonical(), now());
     }
 }

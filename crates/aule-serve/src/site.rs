@@ -35,6 +35,12 @@ pub struct Site {
     /// Which node boots what; the first that matches wins.
     #[serde(default)]
     pub nodes: Vec<Spanned<Node>>,
+    /// The private key with which `boot.img` is signed; without it no `boot.sig` is served.
+    #[serde(default)]
+    pub signing_key: Option<InFile>,
+    /// Whether nodes get SSH host keys that are theirs for ever.
+    #[serde(default)]
+    pub ssh_host_keys: HostKeys,
     /// Files with secrets, by the name that templates have for them.
     #[serde(default)]
     pub secrets: BTreeMap<String, InFile>,
@@ -116,6 +122,17 @@ pub enum Release {
     Once,
     /// Whenever it is asked for.
     Always,
+}
+
+/// Where the SSH host keys of nodes come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostKeys {
+    /// From the site's handle key and the node's identity: the same at each boot and on each replica.
+    #[default]
+    Derived,
+    /// From the node itself, which makes new ones at each boot.
+    Off,
 }
 
 /// Where each part listens; `None` where it is off.
@@ -269,6 +286,17 @@ impl Network {
     }
 }
 
+macro_rules! as_text {
+    ($($kind:ty),*) => {$(
+        impl serde::Serialize for $kind {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )*};
+}
+as_text!(Serial, Mac);
+
 macro_rules! from_text {
     ($($kind:ty),*) => {$(
         impl<'de> Deserialize<'de> for $kind {
@@ -328,10 +356,14 @@ impl Site {
         let mut site: Site = serde_saphyr::from_str(text).map_err(|error| {
             let at = error.location().map_or((0, 0), |it| (it.line(), it.column()));
             let message = error.without_snippet().to_string();
-            one(at, message.lines().next().unwrap_or("the file cannot be understood").to_owned())
+            let message = message.lines().next().unwrap_or("the file cannot be understood");
+            // It says once more where, which stands before it already.
+            let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+            one(at, message.to_owned())
         })?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        let files = site.secrets.values_mut().chain(&mut site.handle_key).map(|it| &mut it.file);
+        let keys = site.handle_key.iter_mut().chain(&mut site.signing_key);
+        let files = site.secrets.values_mut().chain(keys).map(|it| &mut it.file);
         for file in files.chain([&mut site.store, &mut site.state]) {
             *file = directory.join(&*file);
         }
@@ -347,6 +379,12 @@ impl Site {
         for name in self.images.keys().filter(|name| !is_name(name)) {
             let message = format!("the image name `{name}` cannot stand in a path");
             mistakes.push(Mistake::new(path, (0, 0), message).hint("letters, digits, `-`, `_` and `.` can"));
+        }
+        if self.listen.proxy_dhcp.is_some() && self.address.is_none() {
+            let message =
+                "`listen.proxy_dhcp` needs `address`: a node that has no address yet cannot be seen to reach one";
+            mistakes
+                .push(Mistake::new(path, (0, 0), message).hint("the address of this machine in the nodes' network"));
         }
         let mut any: Option<u64> = None;
         for node in &self.nodes {
@@ -377,9 +415,11 @@ impl Site {
         mistakes
     }
 
-    /// Whether this address may ask.
+    /// Whether this address may ask. This machine itself always may.
     pub fn allows(&self, address: IpAddr) -> bool {
-        self.allow.is_empty() || self.allow.iter().any(|network| network.contains(address))
+        self.allow.is_empty()
+            || address.to_canonical().is_loopback()
+            || self.allow.iter().any(|network| network.contains(address))
     }
 }
 

@@ -32,6 +32,14 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// An image that a name of somebody else's stands for cannot be opened.
+    #[error("the image `{name}` cannot be opened: {source}")]
+    Image {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<StoreError>,
+    },
     /// A blob that something names is not there.
     #[error("blob {0} is not in the store")]
     MissingBlob(Digest),
@@ -125,7 +133,7 @@ fn near(known: &[String]) -> String {
 
 impl StoreError {
     /// For `map_err`: an [`io::Error`] with what was tried and where.
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.into();
         move |source| StoreError::Io { action, path, source }
     }

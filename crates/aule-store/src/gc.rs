@@ -1,4 +1,4 @@
-//! Garbage collection: removes what no ref, older generation or referrer leads to.
+//! Garbage collection: removes what no ref, older generation, lease or referrer leads to.
 
 use crate::{
     DOCUMENT_MAX, Result, Store, StoreError,
@@ -34,7 +34,7 @@ pub struct Collected {
 }
 
 impl Store {
-    /// Removes every blob that nothing in `index.json` leads to, step results that name such blobs, and finished or
+    /// Removes every blob that nothing in `index.json` and no lease leads to, step results that name such blobs, and finished or
     /// broken downloads. With `dry_run` it only counts.
     ///
     /// # Errors
@@ -90,6 +90,8 @@ impl Store {
             return Err(StoreError::NotAStore { path: self.root().into(), reason });
         }
         let (referrers, mut queue): (Vec<_>, Vec<_>) = entries.into_iter().partition(|it| subject_of(it).is_some());
+        let leased = self.leased()?.into_iter().filter(|it| self.has_blob(*it));
+        queue.extend(leased.map(|digest| Descriptor::new(media_type::INDEX, digest, 0)));
         self.follow(&mut queue, &mut reachable)?;
         // A referrer lives as long as what it refers to.
         queue.extend(referrers.into_iter().filter(|it| subject_of(it).is_some_and(|it| reachable.contains(&it))));

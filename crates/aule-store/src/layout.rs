@@ -6,6 +6,7 @@
 //! cache/downloads/                                upstream images on their way
 //! tmp/                                            files that are being written; never looked at by a reader
 //! lock                                            held shared while a process uses the store, exclusively by gc
+//! leases/<name>                                   digests that a server's nodes use, a line each; gc keeps what they lead to
 //! index.lock                                      held exclusively while index.json changes
 //! ```
 //!
@@ -31,7 +32,7 @@ const EMPTY_INDEX: &[u8] =
 pub struct Store {
     root: PathBuf,
     /// Held for as long as the store is open; the kernel lets go of it when the process dies.
-    lock: File,
+    pub(crate) lock: File,
     /// Blobs that this process wrote, or compared with their digests.
     known_good: Mutex<HashSet<Digest>>,
 }
@@ -47,7 +48,7 @@ impl Store {
         let root = root.into();
         fs::create_dir_all(&root).map_err(StoreError::io("create", &root))?;
         refuse_other_directories(&root)?;
-        for directory in ["blobs/sha256", "cache/steps", "cache/downloads", "tmp"] {
+        for directory in ["blobs/sha256", "cache/steps", "cache/downloads", "leases", "tmp"] {
             let path = root.join(directory);
             fs::create_dir_all(&path).map_err(StoreError::io("create", path))?;
         }
@@ -78,6 +79,26 @@ impl Store {
             }
         }
         Ok(store)
+    }
+
+    /// Opens a store that is there to read from it; nothing is written, so the right to read is enough.
+    ///
+    /// Waits while another process runs `gc`.
+    ///
+    /// # Errors
+    /// When there is no store.
+    pub fn open_to_read(root: impl Into<PathBuf>) -> Result<Store> {
+        let root = root.into();
+        if !root.join("oci-layout").exists() || !root.join("index.json").exists() {
+            return Err(StoreError::NotAStore {
+                path: root,
+                reason: "it holds no `oci-layout` and `index.json`".into(),
+            });
+        }
+        let path = root.join("lock");
+        let lock = File::open(&path).map_err(StoreError::io("open", &path))?;
+        lock.lock_shared().map_err(StoreError::io("lock", path))?;
+        Ok(Store { root, lock, known_good: Mutex::default() })
     }
 
     /// The directory.
@@ -173,7 +194,7 @@ fn refuse_other_directories(root: &Path) -> Result<()> {
         return Ok(());
     }
     // A store whose making was cut short holds only names of ours; `oci-layout` may have come from another process since.
-    let ours = ["blobs", "cache", "tmp", "lock", "index.lock", "index.json", "oci-layout"];
+    let ours = ["blobs", "cache", "leases", "tmp", "lock", "index.lock", "index.json", "oci-layout"];
     for entry in fs::read_dir(root).map_err(StoreError::io("read", root))? {
         let entry = entry.map_err(StoreError::io("read", root))?;
         if !ours.iter().any(|name| entry.file_name() == *name) {

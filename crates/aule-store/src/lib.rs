@@ -8,6 +8,7 @@ mod error;
 mod gc;
 mod index;
 mod layout;
+mod lease;
 mod reference;
 mod steps;
 

@@ -37,9 +37,16 @@ pub(crate) enum Command {
         /// The site file
         site: PathBuf,
     },
-    /// Look at sites
+    /// Check a site file, or have its server read it anew
     #[command(subcommand)]
     Site(SiteCommand),
+    /// Show what the nodes of a server did, and where those are that did not come up
+    Nodes {
+        /// The site file, or the address of a server: `http://192.168.1.59`
+        server: String,
+        /// Show all that this node did
+        node: Option<String>,
+    },
     /// List the builds in the store
     List,
     /// Give a build one more name
@@ -198,6 +205,11 @@ pub(crate) struct CheckArguments {
 pub(crate) enum SiteCommand {
     /// Find the mistakes of a site file before a node does
     Check {
+        /// The site file
+        site: PathBuf,
+    },
+    /// Have the running server take the site file as it is now
+    Reload {
         /// The site file
         site: PathBuf,
     },

@@ -42,6 +42,16 @@ impl HandleKey {
         HandleKey(Hmac::new(&block.into()))
     }
 
+    /// Another secret that only who has this key can make, for the same `purpose` and `of` always the same.
+    pub(crate) fn derive(&self, purpose: &str, of: &[u8]) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        // No handle begins so: its first byte is a zero.
+        mac.update(purpose.as_bytes());
+        mac.update(&[0]);
+        mac.update(of);
+        mac.finalize().into_bytes().into()
+    }
+
     fn code(&self, named: &[u8]) -> [u8; 16] {
         let mut mac = self.0.clone();
         mac.update(named);

@@ -18,6 +18,10 @@ pub(crate) const PROGRAM: u32 = 100_003;
 pub(crate) const VERSION: u32 = 3;
 /// The most bytes that one READ gives.
 pub(crate) const READ_MAX: u32 = 1 << 20;
+/// The most bytes that one WRITE may have, to be refused (libnfs does not mount with less).
+pub(crate) const WRITE_MAX: u32 = 64 << 10;
+/// The number of the procedure READ.
+pub(crate) const READ: u32 = 6;
 /// The most bytes that one READDIR or READDIRPLUS gives.
 const DIRECTORY_MAX: u32 = 1 << 20;
 /// The longest handle that a client may send (RFC 1813, 2.4: NFS3_FHSIZE).
@@ -41,6 +45,8 @@ pub(crate) enum Status {
     Stale = 70,
     BadCookie = 10003,
     TooSmall = 10005,
+    /// Ask again later (NFS3ERR_JUKEBOX).
+    Later = 10008,
 }
 
 /// Why a procedure gives no results.
@@ -66,9 +72,19 @@ impl From<Status> for Failure {
 /// Finds the build that a handle names.
 pub(crate) trait Builds: Send + Sync {
     /// The build whose digest begins so, if it is one of those that may be served.
-    fn by_prefix(&self, prefix: Prefix) -> Option<Arc<Export>>;
+    fn by_prefix(&self, prefix: Prefix) -> Located;
     /// Told of a file that cannot be read.
     fn damaged(&self, export: &Export, error: &crate::frames::ReadError);
+}
+
+/// What came of looking for a build.
+pub(crate) enum Located {
+    /// Here it is.
+    Here(Arc<Export>),
+    /// The site serves it, and cannot open it now.
+    Later,
+    /// The site does not serve it, or no more.
+    Gone,
 }
 
 /// What the procedures work on.
@@ -115,6 +131,13 @@ pub(crate) struct SlowRead {
     count: usize,
 }
 
+impl SlowRead {
+    /// How many bytes it gives at most.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+}
+
 /// What came of a call.
 pub(crate) enum Answer {
     /// The results were written.
@@ -137,7 +160,7 @@ impl Filesystem<'_> {
             3 => (self.lookup(arguments, credential, writer), 1),
             4 => (self.access(arguments, credential, writer), 1),
             5 => (self.read_link(arguments, writer), 1),
-            6 => (self.read(arguments, credential, writer, &mut slow), 1),
+            READ => (self.read(arguments, credential, writer, &mut slow), 1),
             16 => (self.read_directory(arguments, credential, writer, false), 1),
             17 => (self.read_directory(arguments, credential, writer, true), 1),
             18 => (self.statistics(arguments, writer), 1),
@@ -169,7 +192,11 @@ impl Filesystem<'_> {
         let handle = arguments.opaque(HANDLE_MAX)?;
         let (prefix, inode) = self.key.open(handle).ok_or(Status::Stale)?;
         let number = InodeNumber::try_from(inode).map_err(|_| Status::Stale)?;
-        let export = self.builds.by_prefix(prefix).ok_or(Status::Stale)?;
+        let export = match self.builds.by_prefix(prefix) {
+            Located::Here(export) => export,
+            Located::Later => return Err(Status::Later.into()),
+            Located::Gone => return Err(Status::Stale.into()),
+        };
         if export.node(number).is_none() {
             return Err(Status::Stale.into());
         }
@@ -187,7 +214,7 @@ impl Filesystem<'_> {
         let place = self.place(&mut arguments)?;
         let name = arguments.opaque(NAME_MAX + 1)?;
         let directory = place.directory()?;
-        if !may(credential, &directory.inode, EXECUTE) {
+        if !may(credential, &directory.inode, MAY_EXECUTE) {
             return Err(Status::Access.into());
         }
         if name.len() > NAME_MAX {
@@ -208,7 +235,7 @@ impl Filesystem<'_> {
 
     fn access(&self, mut arguments: Reader<'_>, credential: &Credential, writer: &mut Writer) -> Result<(), Failure> {
         // READ, LOOKUP, MODIFY, EXTEND, DELETE, EXECUTE (RFC 1813, 3.3.4): none that writes is ever given.
-        const ASKED: [(u32, u16); 3] = [(0x01, READ), (0x02, EXECUTE), (0x20, EXECUTE)];
+        const ASKED: [(u32, u16); 3] = [(0x01, MAY_READ), (0x02, MAY_EXECUTE), (0x20, MAY_EXECUTE)];
         let place = self.place(&mut arguments)?;
         let asked = arguments.u32()?;
         let inode = &place.node()?.inode;
@@ -250,7 +277,7 @@ impl Filesystem<'_> {
             _ => return Err(Status::Invalid.into()),
         };
         // Who may execute a file may have its pages (as Linux's server does, too).
-        if !may(credential, inode, READ) && !may(credential, inode, EXECUTE) {
+        if !may(credential, inode, MAY_READ) && !may(credential, inode, MAY_EXECUTE) {
             return Err(Status::Access.into());
         }
         let fast = offset >= content.size || self.cache.holds(place.export.contents(), &content, offset, count);
@@ -305,7 +332,7 @@ impl Filesystem<'_> {
         let names = arguments.u32()?;
         let limit = if plus { arguments.u32()? } else { names }.min(DIRECTORY_MAX) as usize;
         let directory = place.directory()?;
-        if !may(credential, &directory.inode, READ) {
+        if !may(credential, &directory.inode, MAY_READ) {
             return Err(Status::Access.into());
         }
         // An entry's cookie is how many entries come up to it, `.` and `..` among them.
@@ -365,8 +392,8 @@ impl Filesystem<'_> {
         let place = self.place(&mut arguments)?;
         writer.u32(Status::Ok as u32);
         place.attributes(writer);
-        // Reads: at most, preferred, multiple of; writes, which are refused (libnfs does not mount with less); directories.
-        [READ_MAX, READ_MAX, 4096, READ_MAX, READ_MAX, 4096, 64 << 10].into_iter().for_each(|it| writer.u32(it));
+        // Reads: at most, preferred, multiple of; writes; directories.
+        [READ_MAX, READ_MAX, 4096, WRITE_MAX, WRITE_MAX, 4096, 64 << 10].into_iter().for_each(|it| writer.u32(it));
         writer.u64(i64::MAX as u64);
         // Times are exact to the nanosecond.
         [0, 1].into_iter().for_each(|it| writer.u32(it));
@@ -386,14 +413,14 @@ impl Filesystem<'_> {
     }
 }
 
-const READ: u16 = 4;
-const EXECUTE: u16 = 1;
+const MAY_READ: u16 = 4;
+const MAY_EXECUTE: u16 = 1;
 
 /// Whether the caller may do this: by owner, group and others; root may all but execute what nobody can.
 fn may(credential: &Credential, inode: &Inode, wanted: u16) -> bool {
     let metadata = &inode.metadata;
     if credential.uid == 0 {
-        return wanted != EXECUTE || inode.is_directory() || metadata.mode & 0o111 != 0;
+        return wanted != MAY_EXECUTE || inode.is_directory() || metadata.mode & 0o111 != 0;
     }
     let shift = if credential.uid == metadata.uid {
         6

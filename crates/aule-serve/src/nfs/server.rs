@@ -8,12 +8,12 @@ use super::{
     rpc::{self, Accepted, Call},
     xdr::Writer,
 };
-use crate::frames::FrameCache;
+use crate::{frames::FrameCache, limits::Places};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,49 +21,75 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 
 /// The longest call that is taken: the arguments of a write, which is refused, included.
-const CALL_MAX: usize = (1 << 20) + 4096;
+const CALL_MAX: usize = procedures::WRITE_MAX as usize + 4096;
 /// How many reads of one connection may be on their way to the disk.
 const SLOW_MAX: usize = 16;
 /// Replies are written together up to about this size.
 const BATCH: usize = 256 << 10;
+/// How many bytes of replies may wait for one client to take them, and for all together.
+const WAITING_MAX: usize = 8 << 20;
+const WAITING_ALL_MAX: usize = 256 << 20;
+/// What the budget of waiting replies is counted in.
+const UNIT: usize = 1 << 10;
+/// How often is noted that a client lives.
+const LIVES: Duration = Duration::from_secs(20);
 
 /// How the server behaves.
 #[derive(Debug, Clone)]
 pub struct NfsOptions {
-    /// How many connections there may be at once; more wait to be accepted.
-    pub connections: usize,
+    /// How many connections there may be at once, in all and from one address.
+    pub connections: (usize, usize),
     /// A connection that says nothing for so long is ended: a client that lives makes a new one.
     pub idle: Duration,
+    /// The same for one that never said anything, or stopped in the middle of a call or of taking a reply.
+    pub stalled: Duration,
     /// The port that the port mapper tells.
     pub port: u16,
 }
 
 impl Default for NfsOptions {
     fn default() -> Self {
-        NfsOptions { connections: 16_384, idle: Duration::from_secs(3600), port: 2049 }
+        NfsOptions {
+            connections: (16_384, 64),
+            idle: Duration::from_secs(3600),
+            stalled: Duration::from_secs(30),
+            port: 2049,
+        }
     }
 }
 
 /// What all connections share.
 pub(crate) struct Service<S> {
     /// What is served.
-    pub(crate) site: Arc<S>,
-    /// How.
-    pub(crate) options: NfsOptions,
+    site: Arc<S>,
+    options: NfsOptions,
+    /// Replies that wait to be taken.
+    waiting: Arc<Semaphore>,
+}
+
+impl<S> Service<S> {
+    /// A service of a site.
+    pub(crate) fn new(site: Arc<S>, options: NfsOptions) -> Self {
+        Service { site, options, waiting: Arc::new(Semaphore::new(WAITING_ALL_MAX / UNIT)) }
+    }
 }
 
 /// What connections ask the site.
 pub(crate) trait Site: Builds + Names + 'static {
     /// Whether somebody may ask anything at all.
-    fn allows(&self, peer: SocketAddr) -> bool;
+    fn allows(&self, peer: IpAddr) -> bool;
     /// The key of handles.
     fn key(&self) -> &HandleKey;
     /// Decompressed files.
     fn cache(&self) -> &FrameCache;
+    /// Told of the first READ of a connection.
+    fn reads(&self, peer: IpAddr);
+    /// Told now and then that a client made so many calls since.
+    fn lives(&self, peer: IpAddr, calls: u64);
 }
 
 /// Answers NFS, MOUNT and portmap calls on a listener, for ever.
@@ -71,45 +97,74 @@ pub(crate) trait Site: Builds + Names + 'static {
 /// # Errors
 /// When the listener fails for good.
 pub(crate) async fn serve<S: Site>(listener: TcpListener, service: Arc<Service<S>>) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(service.options.connections));
+    let places = Places::new(service.options.connections.0, service.options.connections.1);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            // Out of file descriptors, or the client is gone again: neither is for good.
-            Err(_) => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        if !service.site.allows(peer) {
-            continue;
-        }
+        let (stream, peer, place) = places.accept(&listener, |peer| service.site.allows(peer)).await?;
         let service = Arc::clone(&service);
         tokio::spawn(async move {
             // A connection that breaks is the client's affair; it comes again.
-            let _ = connection(stream, peer.ip(), &service).await;
+            let _ = connection(stream, peer, &service).await;
             drop(place);
         });
     }
 }
 
-async fn connection<S: Site>(stream: TcpStream, peer: IpAddr, service: &Arc<Service<S>>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// Replies with what they take of the budgets.
+struct Reply {
+    bytes: Vec<u8>,
+    _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+async fn connection<S: Site>(stream: TcpStream, peer: SocketAddr, service: &Arc<Service<S>>) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
-    let (replies, outbox) = mpsc::channel::<Vec<u8>>(2 * SLOW_MAX);
-    let sending = tokio::spawn(send(writer, outbox));
-    let result = receive(reader, peer, service, replies).await;
-    sending.abort();
-    result
+    let (replies, outbox) = mpsc::channel::<Reply>(2 * SLOW_MAX);
+    let mut sending = tokio::spawn(send(writer, outbox, service.options.stalled));
+    let outbox =
+        Outbox { replies, room: Arc::new(Semaphore::new(WAITING_MAX / UNIT)), all: Arc::clone(&service.waiting) };
+    tokio::select! {
+        received = receive(reader, peer.ip().to_canonical(), service, outbox) => {
+            received?;
+            // What was asked before the client closed its side is still answered.
+            sending.await.map_err(io::Error::other)?
+        }
+        // It takes nothing any more.
+        sent = &mut sending => sent.map_err(io::Error::other)?,
+    }
 }
 
 /// Writes replies one after the other.
-async fn send(mut writer: OwnedWriteHalf, mut outbox: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+async fn send(mut writer: OwnedWriteHalf, mut outbox: mpsc::Receiver<Reply>, stalled: Duration) -> io::Result<()> {
     while let Some(reply) = outbox.recv().await {
-        writer.write_all(&reply).await?;
+        tokio::time::timeout(stalled, writer.write_all(&reply.bytes)).await??;
     }
     Ok(())
+}
+
+/// Where replies go.
+#[derive(Clone)]
+struct Outbox {
+    replies: mpsc::Sender<Reply>,
+    room: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+impl Outbox {
+    /// Waits until there is room for a reply of this size.
+    async fn room(&self, bytes: usize) -> io::Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let units = (bytes / UNIT + 1).min(WAITING_MAX / UNIT) as u32;
+        let own = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(io::Error::other)?;
+        let all = Arc::clone(&self.all).acquire_many_owned(units).await.map_err(io::Error::other)?;
+        Ok((own, all))
+    }
+
+    async fn flush(&self, out: &mut Writer) -> io::Result<()> {
+        if out.len() > 0 {
+            let room = self.room(out.len()).await?;
+            let reply = Reply { bytes: std::mem::take(&mut out.0), _room: room };
+            self.replies.send(reply).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
+        Ok(())
+    }
 }
 
 /// Reads calls and answers them. Replies gather while more calls wait in the buffer, and are sent together.
@@ -117,14 +172,15 @@ async fn receive<S: Site>(
     mut reader: OwnedReadHalf,
     peer: IpAddr,
     service: &Arc<Service<S>>,
-    replies: mpsc::Sender<Vec<u8>>,
+    outbox: Outbox,
 ) -> io::Result<()> {
     let slow = Arc::new(Semaphore::new(SLOW_MAX));
-    let mut input = Vec::with_capacity(64 << 10);
+    let mut input = Vec::with_capacity(16 << 10);
     let mut taken = 0;
     // A call may come in several fragments.
     let mut gathered: Vec<u8> = Vec::new();
     let mut out = Writer::default();
+    let mut life = Life { peer, calls: 0, all_calls: 0, told: None, read: false };
     loop {
         while let Some((last, fragment)) = next_fragment(input.get(taken..).unwrap_or_default())? {
             taken += 4 + fragment.len();
@@ -143,13 +199,14 @@ async fn receive<S: Site>(
                     &whole
                 }
             };
-            match answer(service, peer, message, &mut out) {
+            match answer(service, &mut life, message, &mut out) {
                 Done::Written => {}
                 Done::Slow(xid, read) => {
                     let Ok(permit) = Arc::clone(&slow).acquire_owned().await else { return Ok(()) };
-                    let (service, replies) = (Arc::clone(service), replies.clone());
+                    let room = outbox.room(read.count()).await?;
+                    let (service, replies) = (Arc::clone(service), outbox.replies.clone());
                     tokio::task::spawn_blocking(move || {
-                        let reply = slow_reply(&service, xid, &read);
+                        let reply = Reply { bytes: slow_reply(&service, xid, &read), _room: room };
                         // The connection may be gone by now.
                         let _ = replies.blocking_send(reply);
                         drop(permit);
@@ -158,25 +215,48 @@ async fn receive<S: Site>(
                 Done::Broken => return Err(io::Error::other("not a call")),
             }
             if out.len() >= BATCH {
-                flush(&mut out, &replies).await?;
+                outbox.flush(&mut out).await?;
             }
         }
-        flush(&mut out, &replies).await?;
+        outbox.flush(&mut out).await?;
+        life.tell(service.site.as_ref());
         input.drain(..taken);
         taken = 0;
-        match tokio::time::timeout(service.options.idle, reader.read_buf(&mut input)).await {
+        let idle = input.is_empty() && gathered.is_empty() && life.all_calls > 0;
+        let patience = if idle { service.options.idle } else { service.options.stalled };
+        match tokio::time::timeout(patience, reader.read_buf(&mut input)).await {
             Err(_) | Ok(Ok(0)) => return Ok(()),
             Ok(read) => read?,
         };
     }
 }
 
-async fn flush(out: &mut Writer, replies: &mpsc::Sender<Vec<u8>>) -> io::Result<()> {
-    if out.len() > 0 {
-        let batch = std::mem::take(&mut out.0);
-        replies.send(batch).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+/// What the site is told of a client.
+struct Life {
+    peer: IpAddr,
+    /// Calls that were not told yet, and all.
+    calls: u64,
+    all_calls: u64,
+    told: Option<Instant>,
+    read: bool,
+}
+
+impl Life {
+    fn call<S: Site>(&mut self, site: &S, call: &Call<'_>) {
+        self.calls += 1;
+        self.all_calls += 1;
+        if !self.read && call.program == procedures::PROGRAM && call.procedure == procedures::READ {
+            self.read = true;
+            site.reads(self.peer);
+        }
     }
-    Ok(())
+
+    fn tell<S: Site>(&mut self, site: &S) {
+        if self.calls > 0 && self.told.is_none_or(|told| told.elapsed() >= LIVES) {
+            site.lives(self.peer, std::mem::take(&mut self.calls));
+            self.told = Some(Instant::now());
+        }
+    }
 }
 
 /// The first whole fragment of what was received, and whether it is the last of its record.
@@ -207,7 +287,7 @@ fn end_record(out: &mut Writer, at: usize) {
     out.set_u32(at, 0x8000_0000 | length as u32);
 }
 
-fn answer<S: Site>(service: &Service<S>, peer: IpAddr, message: &[u8], out: &mut Writer) -> Done {
+fn answer<S: Site>(service: &Service<S>, life: &mut Life, message: &[u8], out: &mut Writer) -> Done {
     let at = begin_record(out);
     let call = match Call::read(message) {
         Ok(call) => call,
@@ -219,6 +299,7 @@ fn answer<S: Site>(service: &Service<S>, peer: IpAddr, message: &[u8], out: &mut
             return Done::Written;
         }
     };
+    life.call(service.site.as_ref(), &call);
     let body = out.len();
     rpc::accept(out, call.xid, Accepted::Success);
     let accepted = match (call.program, call.version) {
@@ -229,7 +310,7 @@ fn answer<S: Site>(service: &Service<S>, peer: IpAddr, message: &[u8], out: &mut
                 return Done::Slow(call.xid, read);
             }
         },
-        (mount::PROGRAM, mount::VERSION) => mount::call(service.site.as_ref(), peer, &call, out),
+        (mount::PROGRAM, mount::VERSION) => mount::call(service.site.as_ref(), life.peer, &call, out),
         (portmap::PROGRAM, portmap::VERSION) => portmap::call(service.options.port, &call, out),
         (procedures::PROGRAM, _) => Accepted::ProgramMismatch { version: procedures::VERSION },
         (mount::PROGRAM, _) => Accepted::ProgramMismatch { version: mount::VERSION },

@@ -9,30 +9,28 @@ use super::{
     transfer::{Next, Transfer},
 };
 use crate::{
-    nodes::{Known, Stage},
-    published::{BootFile, Published},
-    render,
-    server::{Server, own_address},
+    boot_files,
+    nodes::Stage,
+    published::Published,
+    server::{Server, now},
 };
 use aule_tree::Content;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::{net::UdpSocket, sync::mpsc};
 
 /// How many transfers there may be at once, and how many of one address.
 const TRANSFERS_MAX: usize = 8192;
-const PER_ADDRESS_MAX: usize = 16;
+const PER_ADDRESS_MAX: usize = 64;
 /// How often is looked for packets that are to be sent again.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest packet of a client.
 const PACKET_MAX: usize = 1024;
-/// The largest template.
-const TEMPLATE_MAX: u64 = 1 << 20;
 
 /// Where the bytes of a transfer come from.
 enum Source {
@@ -65,7 +63,8 @@ struct Active {
 /// When the socket fails for good.
 pub(crate) async fn serve(socket: UdpSocket, server: Arc<Server>) -> io::Result<()> {
     let (ready, mut loaded) = mpsc::unbounded_channel();
-    let mut service = Service { socket, server, active: HashMap::new(), ready, out: Vec::new() };
+    let mut service =
+        Service { socket, server, active: HashMap::new(), of_address: HashMap::new(), ready, out: Vec::new() };
     let mut tick = tokio::time::interval(TICK);
     let mut buffer = [0; PACKET_MAX];
     loop {
@@ -92,11 +91,25 @@ struct Service {
     socket: UdpSocket,
     server: Arc<Server>,
     active: HashMap<SocketAddr, Active>,
+    /// How many transfers each address has.
+    of_address: HashMap<IpAddr, usize>,
     ready: mpsc::UnboundedSender<SocketAddr>,
     out: Vec<u8>,
 }
 
 impl Service {
+    /// Forgets a transfer.
+    fn remove(&mut self, peer: SocketAddr) {
+        if self.active.remove(&peer).is_some()
+            && let Some(count) = self.of_address.get_mut(&peer.ip())
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.of_address.remove(&peer.ip());
+            }
+        }
+    }
+
     /// Sends a packet. One that cannot be sent is as good as lost on the way, and sent again when its time comes.
     fn send(&self, bytes: &[u8], peer: SocketAddr) {
         let _ = self.socket.try_send_to(bytes, peer);
@@ -115,9 +128,7 @@ impl Service {
                 }
             }
             // Early ends are normal: the firmware asks for the size alone.
-            Some(Packet::Error { .. }) => {
-                self.active.remove(&peer);
-            }
+            Some(Packet::Error { .. }) => self.remove(peer),
             Some(Packet::Write) | None => {}
         }
     }
@@ -127,9 +138,10 @@ impl Service {
             return;
         }
         // The same request again, as its answer was lost: the transfer begins anew.
-        self.active.remove(&peer);
-        let of_address = self.active.keys().filter(|other| other.ip() == peer.ip()).count();
+        self.remove(peer);
+        let of_address = self.of_address.get(&peer.ip()).copied().unwrap_or_default();
         if self.active.len() >= TRANSFERS_MAX || of_address >= PER_ADDRESS_MAX {
+            self.server.warn(format!("{} has too many transfers, or all together have", peer.ip()));
             return;
         }
         if !request.octet {
@@ -140,6 +152,7 @@ impl Service {
             Some(source) => {
                 let granted = request.options;
                 let (transfer, next) = Transfer::begin(source.size(), &granted, Instant::now());
+                *self.of_address.entry(peer.ip()).or_default() += 1;
                 self.active.insert(peer, Active { transfer, granted, source: Arc::new(source), waiting: None });
                 self.go_on(peer, next);
             }
@@ -154,50 +167,26 @@ impl Service {
         let build = Arc::clone(&node.boot.build);
         let boot = build.boot.as_ref()?;
         if name.path.starts_with(b"pxelinux.cfg/") {
-            let line = self.command_line(&build, &node)?;
+            let line = boot_files::command_line(&self.server, &build, &node)?;
             return names::pxe_configuration(boot, &name.path, &node, &line).map(|it| Source::Made(it.into_bytes()));
         }
         let file = names::find(boot, &name.path)?.clone();
-        if file.template {
-            return self.rendered(&build, &file, &node).map(|text| Source::Made(text.into_bytes()));
+        if boot_files::is_own(&file) {
+            let text = boot_files::rendered(&self.server, &build, &file, &node);
+            return text.map(|text| Source::Made(text.into_bytes()));
         }
         Some(Source::File(build, file.content))
-    }
-
-    fn command_line(&self, build: &Published, node: &Known) -> Option<String> {
-        let boot = build.boot.as_ref()?;
-        let file = [&b"cmdline.txt"[..], b"current/cmdline.txt"].into_iter().find_map(|name| boot.find(name))?;
-        self.rendered(build, &file.clone(), node)
-    }
-
-    /// The text of a file, rendered for a node; its command line names the node's machine id, too.
-    fn rendered(&self, build: &Published, file: &BootFile, node: &Known) -> Option<String> {
-        let boot = build.boot.as_ref()?;
-        let path = &file.path;
-        let bytes = boot.contents().read(&file.content, TEMPLATE_MAX);
-        let bytes = bytes.map_err(|error| self.server.warn(format!("{path} of {}: {error}", build.digest))).ok()?;
-        let place = self.server.place(own_address(node.address));
-        let text = String::from_utf8_lossy(&bytes);
-        let text = if file.template {
-            render::text(&text, node, &place, &BTreeMap::new())
-                .map_err(|error| self.server.warn(format!("{path} for {}: {error}", node.name)))
-                .ok()?
-        } else {
-            text.into_owned()
-        };
-        let is_command_line = path.name().eq_ignore_ascii_case(b"cmdline.txt");
-        Some(match is_command_line && !text.contains("systemd.machine_id=") {
-            true => format!("{} systemd.machine_id={}\n", text.trim_end(), render::machine_id(node)),
-            false => text,
-        })
     }
 
     fn go_on(&mut self, peer: SocketAddr, next: Next) {
         match next {
             Next::Wait => {}
-            Next::Done | Next::GaveUp => {
-                self.active.remove(&peer);
+            Next::Done => {
+                self.remove(peer);
+                // A large file takes its time, and what the node asks for then belongs to the same boot.
+                self.server.nodes.touch(peer.ip().to_canonical(), now());
             }
+            Next::GaveUp => self.remove(peer),
             Next::Options => {
                 if let Some(active) = self.active.get(&peer) {
                     self.send(&packet::options(&active.granted, active.source.size()), peer);
@@ -267,6 +256,7 @@ impl Service {
                     break;
                 }
                 self.send(&out, peer);
+                self.server.counters.tftp_bytes.fetch_add(length as u64, Ordering::Relaxed);
             }
         }
         self.out = out;

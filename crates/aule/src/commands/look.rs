@@ -55,6 +55,7 @@ pub(super) fn run(command: Command, store: Option<PathBuf>, format: Format) -> R
         | Command::Lock(_)
         | Command::Check(_)
         | Command::Recipe(_)
+        | Command::Nodes { .. }
         | Command::Serve { .. }
         | Command::Site(_) => Err(Failure::usage("this command does not look at the store")),
     }

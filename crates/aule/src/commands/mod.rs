@@ -4,8 +4,10 @@ mod build;
 mod check;
 mod lock;
 mod look;
+mod nodes;
 mod recipe;
 mod serve;
+mod site;
 
 use crate::{
     arguments::{Arguments, Command, SiteCommand},
@@ -21,7 +23,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Lock(arguments) => lock::run(arguments, store, format),
         Command::Recipe(command) => recipe::run(command, format),
         Command::Serve { site } => serve::run(&site),
-        Command::Site(SiteCommand::Check { site }) => serve::check(&site, format),
+        Command::Site(SiteCommand::Check { site }) => site::check(&site, format),
+        Command::Site(SiteCommand::Reload { site }) => site::reload(&site, format),
+        Command::Nodes { server, node } => nodes::run(&server, node.as_deref(), format),
         other => look::run(other, store, format),
     }
 }

@@ -1,0 +1,125 @@
+//! The sockets of ProxyDHCP: each packet of a client that the site has a rule for is noted and answered once.
+
+use super::packet::{Answer, Client, Kind, Request};
+use crate::{
+    nodes,
+    server::{Server, now},
+};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket as StdSocket},
+    sync::Arc,
+};
+use tokio::net::UdpSocket;
+
+/// Where boot servers are asked (PXE 2.1, 2.2.3).
+pub(crate) const BOOT_SERVER_PORT: u16 = 4011;
+/// Where servers and clients of DHCP listen.
+const SERVER_PORT: u16 = 67;
+const CLIENT_PORT: u16 = 68;
+/// The longest packet that is read: one Ethernet frame.
+const PACKET_MAX: usize = 1500;
+/// First boot files that a UEFI client can be sent to, in lower case.
+const LOADERS: [&str; 4] = ["bootaa64.efi", "efi/boot/bootaa64.efi", "grubnetaa64.efi", "grubaa64.efi"];
+
+/// A socket that can share its port with a DHCP server on the same machine, and send to everybody.
+///
+/// # Errors
+/// When it cannot be had.
+pub(crate) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    UdpSocket::from_std(shared(address)?)
+}
+
+fn shared(address: SocketAddr) -> io::Result<StdSocket> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_broadcast(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Answers on a socket, for ever.
+///
+/// # Errors
+/// When the socket fails for good.
+pub(crate) async fn serve(socket: UdpSocket, server: Arc<Server>) -> io::Result<()> {
+    let port = socket.local_addr()?.port();
+    let mut buffer = [0; PACKET_MAX];
+    loop {
+        // What an earlier packet met at a client that is gone is no reason to stop.
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let Some(request) = buffer.get(..length).and_then(Request::parse) else { continue };
+        if !from.ip().is_unspecified() && !server.site().allows(from.ip()) {
+            continue;
+        }
+        if let Some((answer, to)) = answer(&server, &request, from, port) {
+            send(&server, &socket, &answer, to);
+        }
+    }
+}
+
+/// What is answered, and to whom.
+fn answer(server: &Server, request: &Request, from: SocketAddr, port: u16) -> Option<(Vec<u8>, SocketAddr)> {
+    let identity = request.identity();
+    let said = match request.kind {
+        Kind::Discover => "DISCOVER",
+        Kind::Request => "REQUEST",
+        Kind::Inform => "INFORM",
+    };
+    let site = server.site();
+    let rule = nodes::rule(&site, &identity);
+    let client = request.client();
+    // A machine that only happens to boot over the network here is neither noted nor answered.
+    if client == Client::Other || rule.is_none() && site.nodes.is_empty() {
+        return None;
+    }
+    let taken = request.requested.into_iter().chain([request.address]).find(|it| !it.is_unspecified());
+    server.nodes.ask(identity, taken.map(IpAddr::V4), said, now());
+    let Some(rule) = rule else {
+        server.warn(format!("{} asked for an address, and no rule of the site matches it", request.mac));
+        return None;
+    };
+    // The request of an address is for who gives addresses.
+    let boot_server = port == BOOT_SERVER_PORT;
+    if (request.kind == Kind::Discover) == boot_server {
+        return None;
+    }
+    if !boot_server && request.kind != Kind::Discover {
+        return None;
+    }
+    let own = site.address?;
+    let file = match client {
+        Client::Pi { .. } | Client::Other => None,
+        Client::Arm64 => {
+            let published = server.images.current(&rule.image)?;
+            let boot = published.boot.as_ref()?;
+            LOADERS.iter().find_map(|name| Some(boot.find(name.as_bytes())?.path.to_string()))
+        }
+    };
+    let to = match (request.relay, request.address) {
+        (relay, _) if !relay.is_unspecified() => SocketAddr::from((relay, SERVER_PORT)),
+        // It was asked from an address: on the port of boot servers, and by clients that have one.
+        _ if !from.ip().is_unspecified() => from,
+        (_, address) if !address.is_unspecified() => SocketAddr::from((address, CLIENT_PORT)),
+        _ => SocketAddr::from((Ipv4Addr::BROADCAST, CLIENT_PORT)),
+    };
+    Some((Answer { request, server: own, file }.write(), to))
+}
+
+/// Sends an answer from the address that nodes are told. To everybody it goes out where that address is: Linux takes the
+/// interface of a packet to 255.255.255.255 from its source. A replica that does not have the address now stays silent.
+fn send(server: &Server, socket: &UdpSocket, answer: &[u8], to: SocketAddr) {
+    let sent = match (server.site().address, to.ip()) {
+        (Some(own), IpAddr::V4(Ipv4Addr::BROADCAST)) => {
+            shared((own, SERVER_PORT).into()).and_then(|socket| socket.send_to(answer, to))
+        }
+        _ => socket.try_send_to(answer, to),
+    };
+    match sent {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+        Err(error) => server.warn(format!("an answer to a DHCP client cannot be sent: {error}")),
+    }
+}

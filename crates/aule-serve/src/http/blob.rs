@@ -1,0 +1,259 @@
+//! Files of the store over HTTP, by digest: whole or in ranges, never before they were compared with their digest.
+
+use super::Shared;
+use crate::{published::Blob, server::Server};
+use aule_store::StoreError;
+use aule_tree::Digest;
+use axum::{
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+use tokio::sync::{Semaphore, mpsc};
+
+/// How many bytes are read at once, and how many such pieces wait for the client.
+const PIECE: usize = 256 << 10;
+const PIECES: usize = 2;
+/// How many files are on their way at once; more wait.
+const TRANSFERS: usize = 256;
+
+/// How a file is told from another that took its place: device, inode, size, modification time.
+type Stamp = (u64, u64, u64, i64, i64);
+
+/// The files that were compared with their digests.
+pub(super) struct Files {
+    good: Mutex<HashMap<Digest, Stamp>>,
+    /// Held while one is compared, so that a hundred clients have it done once.
+    comparing: tokio::sync::Mutex<()>,
+    transfers: Arc<Semaphore>,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Files {
+            good: Mutex::default(),
+            comparing: tokio::sync::Mutex::default(),
+            transfers: Arc::new(Semaphore::new(TRANSFERS)),
+        }
+    }
+}
+
+impl Files {
+    /// Opens a blob; its bytes are what its name says.
+    async fn open(&self, server: &Arc<Server>, digest: Digest) -> Result<File, StoreError> {
+        let at = || StoreError::io("read", server.images.store().blob_path(digest));
+        let file = server.images.store().open_blob(digest)?;
+        let metadata = file.metadata().map_err(at())?;
+        let stamp = (metadata.dev(), metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec());
+        let known = || self.good.lock().unwrap_or_else(PoisonError::into_inner).get(&digest) == Some(&stamp);
+        if known() {
+            return Ok(file);
+        }
+        let _comparing = self.comparing.lock().await;
+        if known() {
+            return Ok(file);
+        }
+        let store = Arc::clone(server);
+        let verified = tokio::task::spawn_blocking(move || store.images.store().verify_blob(digest)).await;
+        verified.map_err(|error| at()(io::Error::other(error)))??;
+        self.good.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
+        Ok(file)
+    }
+}
+
+/// A blob of one of the site's builds.
+pub(super) async fn artifact(
+    State(shared): State<Shared>,
+    Path(digest): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let found = digest.parse().ok().and_then(|digest| Some((digest, shared.server.images.blob(digest)?)));
+    match found {
+        Some((digest, blob)) => respond(&shared, digest, &blob, &method, &headers).await,
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// What of a file is wanted (RFC 9110, 14.2). Several ranges are answered with all of it, as is what cannot be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// From the first to before the second.
+    Part(u64, u64),
+    Nothing,
+}
+
+fn wanted(range: Option<&HeaderValue>, size: u64) -> Wanted {
+    let Some(range) = range.and_then(|it| it.to_str().ok()).and_then(|it| it.strip_prefix("bytes=")) else {
+        return Wanted::All;
+    };
+    let Some((first, last)) = range.trim().split_once('-').filter(|_| !range.contains(',')) else { return Wanted::All };
+    match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first > last => Wanted::All,
+        (Ok(first), _) if first >= size => Wanted::Nothing,
+        (Ok(first), Ok(last)) => Wanted::Part(first, last.saturating_add(1).min(size)),
+        (Ok(first), Err(_)) if last.is_empty() => Wanted::Part(first, size),
+        (Err(_), Ok(0)) if first.is_empty() => Wanted::Nothing,
+        (Err(_), Ok(last)) if first.is_empty() => Wanted::Part(size.saturating_sub(last), size),
+        _ => Wanted::All,
+    }
+}
+
+/// Answers with a blob. Its digest is its strong entity tag.
+pub(super) async fn respond(
+    shared: &Shared,
+    digest: Digest,
+    blob: &Blob,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Response {
+    let tag = format!("\"{digest}\"");
+    let mut answer = Response::builder()
+        .header(header::CONTENT_TYPE, &blob.media_type)
+        .header(header::ETAG, &tag)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
+        .header("docker-content-digest", digest.to_string());
+    let names = |name: header::HeaderName| {
+        let value = headers.get(name).and_then(|it| it.to_str().ok());
+        value.map(|it| it.split(',').any(|it| it.trim() == tag || it.trim() == "*"))
+    };
+    if names(header::IF_NONE_MATCH) == Some(true) {
+        return answer.status(StatusCode::NOT_MODIFIED).body(Body::empty()).unwrap_or_else(failed);
+    }
+    let range = headers.get(header::RANGE).filter(|_| names(header::IF_RANGE) != Some(false));
+    let (first, end) = match wanted(range, blob.size) {
+        Wanted::All => (0, blob.size),
+        Wanted::Part(first, end) => {
+            let part = format!("bytes {first}-{}/{}", end - 1, blob.size);
+            answer = answer.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, part);
+            (first, end)
+        }
+        Wanted::Nothing => {
+            let answer = answer.status(StatusCode::RANGE_NOT_SATISFIABLE);
+            let answer = answer.header(header::CONTENT_RANGE, format!("bytes */{}", blob.size));
+            return answer.body(Body::empty()).unwrap_or_else(failed);
+        }
+    };
+    answer = answer.header(header::CONTENT_LENGTH, end - first);
+    if method == Method::HEAD {
+        return answer.body(Body::empty()).unwrap_or_else(failed);
+    }
+    match shared.files.open(&shared.server, digest).await {
+        Ok(file) => {
+            let transfers = Arc::clone(&shared.files.transfers);
+            answer.body(stream(transfers, file, first, end)).unwrap_or_else(failed)
+        }
+        Err(error) => {
+            shared.server.warn(format!("an artifact cannot be served: {error}"));
+            (StatusCode::INTERNAL_SERVER_ERROR, "it is damaged or cannot be read\n").into_response()
+        }
+    }
+}
+
+/// An answer that cannot be made, which only happens with headers that are none.
+pub(super) fn failed(_: axum::http::Error) -> Response {
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}
+
+/// A body of bytes `first..end` of a file, read as the client takes them.
+fn stream(transfers: Arc<Semaphore>, file: File, first: u64, end: u64) -> Body {
+    let (pieces, body) = channel(end - first);
+    tokio::spawn(async move {
+        let Ok(_transfer) = transfers.acquire_owned().await else { return };
+        let file = Arc::new(file);
+        let mut at = first;
+        while at < end {
+            let (file, length) = (Arc::clone(&file), PIECE.min((end - at) as usize));
+            let read = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; length];
+                file.read_exact_at(&mut piece, at).map(|()| Bytes::from(piece))
+            });
+            let piece = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            at += length as u64;
+            let broken = piece.is_err();
+            // The client may be gone.
+            if pieces.send(piece).await.is_err() || broken {
+                return;
+            }
+        }
+    });
+    body
+}
+
+/// A body that is given piece by piece, `size` bytes in all.
+pub(super) fn channel(size: u64) -> (mpsc::Sender<io::Result<Bytes>>, Body) {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    (sender, Body::new(Pieces { receiver, left: size }))
+}
+
+struct Pieces {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    left: u64,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<http_body::Frame<Bytes>>>> {
+        self.receiver.poll_recv(context).map(|piece| {
+            let piece = match piece {
+                Some(piece) => piece,
+                // The end of a body that is too short must not look like a good one.
+                None if self.left > 0 => return Some(Err(io::ErrorKind::UnexpectedEof.into())),
+                None => return None,
+            };
+            Some(piece.map(|piece| {
+                self.left = self.left.saturating_sub(piece.len() as u64);
+                http_body::Frame::data(piece)
+            }))
+        })
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        for (range, expected) in [
+            ("bytes=0-0", Wanted::Part(0, 1)),
+            ("bytes=5-", Wanted::Part(5, 10)),
+            ("bytes=5-99", Wanted::Part(5, 10)),
+            ("bytes=5-18446744073709551615", Wanted::Part(5, 10)),
+            ("bytes=-3", Wanted::Part(7, 10)),
+            ("bytes=-99", Wanted::Part(0, 10)),
+            ("bytes=-0", Wanted::Nothing),
+            ("bytes=10-", Wanted::Nothing),
+            ("bytes=3-2", Wanted::All),
+            ("bytes=0-1,3-4", Wanted::All),
+            ("bytes=x-1", Wanted::All),
+            ("bytes=-", Wanted::All),
+            ("lines=1-2", Wanted::All),
+        ] {
+            assert_eq!(wanted(Some(&HeaderValue::from_static(range)), 10), expected, "{range}");
+        }
+        assert_eq!(wanted(None, 10), Wanted::All);
+        assert_eq!(wanted(Some(&HeaderValue::from_static("bytes=0-")), 0), Wanted::Nothing);
+    }
+}

@@ -1,0 +1,118 @@
+//! What is kept over a restart: the nodes with their boots, a small file for each. All of it may be lost, but for what says
+//! that secrets were given out: that is written, and synced, before they are.
+
+use crate::{
+    images::Images,
+    nodes::{Boot, Event, Identity, Known, Stage, rule},
+    render,
+    site::Site,
+};
+use aule_tree::Digest;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Read, Write},
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+/// The largest file that is read: far more than a node with all its events takes.
+const SAVED_MAX: u64 = 1 << 20;
+
+/// A node as it is written down. What the site's rules say of it is not: they are asked again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    address: IpAddr,
+    identity: Identity,
+    number: u64,
+    image: String,
+    digest: Digest,
+    events: Vec<Event>,
+    stage: Stage,
+    since: u64,
+    began: bool,
+    released: BTreeSet<String>,
+    last: u64,
+}
+
+/// The directory of a site's state.
+#[derive(Debug, Clone)]
+pub struct State {
+    root: PathBuf,
+}
+
+impl State {
+    /// The state below this directory, which is made where it is missing. Only its owner may read it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(root: &Path) -> io::Result<State> {
+        let nodes = root.join("nodes");
+        fs::create_dir_all(&nodes)?;
+        fs::set_permissions(&nodes, fs::Permissions::from_mode(0o700))?;
+        Ok(State { root: root.into() })
+    }
+
+    fn path(&self, address: IpAddr) -> PathBuf {
+        self.root.join("nodes").join(format!("{}.json", address.to_string().replace(':', "-")))
+    }
+
+    /// Writes a node down: the old file or the new one is there, whatever happens. With `sync` it is on the disk when
+    /// this returns.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, node: &Known, sync: bool) -> io::Result<()> {
+        let Known { address, identity, boot, last, .. } = node.clone();
+        let Boot { number, image, build, events, stage, since, began, released } = boot;
+        let digest = build.digest;
+        let saved = Saved { address, identity, number, image, digest, events, stage, since, began, released, last };
+        let path = self.path(address);
+        let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
+        file.write_all(&serde_json::to_vec(&saved)?)?;
+        if sync {
+            file.as_file().sync_all()?;
+        }
+        file.persist(&path).map_err(|error| error.error)?;
+        if sync && let Some(directory) = path.parent() {
+            fs::File::open(directory)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Every node that was written down and still has a rule and a build. A file that cannot be understood is given to
+    /// `wrong`, with the reason.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn load(&self, site: &Site, images: &Images, mut wrong: impl FnMut(&Path, String)) -> io::Result<Vec<Known>> {
+        let mut nodes = Vec::new();
+        for entry in fs::read_dir(self.root.join("nodes"))? {
+            let path = entry?.path();
+            match read(&path) {
+                Ok(saved) => nodes.extend(revive(saved, site, images)),
+                Err(reason) => wrong(&path, reason),
+            }
+        }
+        nodes.sort_by_key(|it| it.last);
+        Ok(nodes)
+    }
+}
+
+fn read(path: &Path) -> Result<Saved, String> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(SAVED_MAX).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+}
+
+fn revive(saved: Saved, site: &Site, images: &Images) -> Option<Known> {
+    let Saved { address, identity, number, image, digest, events, stage, since, began, released, last } = saved;
+    let rule = rule(site, &identity)?;
+    let name = render::name(rule, &identity, address).ok()?;
+    let build = images.by_digest(digest)?;
+    let boot = Boot { number, image, build, events, stage, since, began, released };
+    Some(Known { address, identity, name, vars: rule.vars.clone(), boot, last })
+}
