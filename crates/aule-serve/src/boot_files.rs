@@ -4,21 +4,28 @@ use crate::{
     nodes::Known,
     published::{BootFile, Published},
     render,
-    server::{Server, own_address},
+    server::Server,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// The largest template.
 const TEMPLATE_MAX: u64 = 1 << 20;
 
 /// The text of a file for a node, where it has one of its own: what the recipe marks as a template, and the command line,
 /// which names the node's machine id, too. `None` when that fails, which is told.
-pub(crate) fn rendered(server: &Server, build: &Published, file: &BootFile, node: &Known) -> Option<String> {
+/// `reached` is the address at which the node asked.
+pub(crate) fn rendered(
+    server: &Server,
+    build: &Published,
+    file: &BootFile,
+    node: &Known,
+    reached: IpAddr,
+) -> Option<String> {
     let boot = build.boot.as_ref()?;
     let path = &file.path;
     let bytes = boot.contents().read(&file.content, TEMPLATE_MAX);
     let bytes = bytes.map_err(|error| server.warn(format!("{path} of {}: {error}", build.digest))).ok()?;
-    let place = server.place(own_address(node.address));
+    let place = server.place(reached);
     let text = String::from_utf8_lossy(&bytes);
     let text = if file.template {
         render::text(&text, node, &place, &BTreeMap::new())
@@ -43,8 +50,8 @@ fn is_command_line(file: &BootFile) -> bool {
 }
 
 /// The node's command line.
-pub(crate) fn command_line(server: &Server, build: &Published, node: &Known) -> Option<String> {
+pub(crate) fn command_line(server: &Server, build: &Published, node: &Known, reached: IpAddr) -> Option<String> {
     let boot = build.boot.as_ref()?;
     let file = [&b"cmdline.txt"[..], b"current/cmdline.txt"].into_iter().find_map(|name| boot.find(name))?;
-    rendered(server, build, file, node)
+    rendered(server, build, file, node, reached)
 }

@@ -18,7 +18,7 @@ use axum::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -38,6 +38,14 @@ struct Shared {
     server: Arc<Server>,
     files: Arc<blob::Files>,
     images: Arc<boot_image::BootImages>,
+}
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    peer: SocketAddr,
+    /// The address of this machine that was asked.
+    own: IpAddr,
 }
 
 /// Answers requests on a listener, for ever.
@@ -63,12 +71,15 @@ pub(crate) async fn serve(listener: TcpListener, server: Arc<Server>) -> io::Res
     let places = Places::new(CONNECTIONS.0, CONNECTIONS.1);
     loop {
         let (stream, peer, place) = places.accept(&listener, |peer| server.site().allows(peer)).await?;
+        // A connection that is gone already has no end here.
+        let Ok(own) = stream.local_addr() else { continue };
         let (router, server) = (router.clone(), Arc::clone(&server));
+        let ends = Ends { peer, own: own.ip().to_canonical() };
         tokio::spawn(async move {
             let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
                 server.counters.http_requests.fetch_add(1, Ordering::Relaxed);
                 let mut request = request.map(Body::new);
-                request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
+                request.extensions_mut().insert(ConnectInfo(ends));
                 router.clone().oneshot(request)
             });
             let connection = hyper::server::conn::http1::Builder::new()

@@ -22,6 +22,7 @@ pub mod server;
 pub mod site;
 pub mod state;
 mod tftp;
+mod udp;
 
 pub use check::check;
 pub use export::{Export, InodeNumber, Node, ROOT};

@@ -5,12 +5,10 @@ use crate::{
     nfs::{self, NfsOptions, Service},
     server::Server,
     tftp,
+    udp::Datagrams,
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::{TcpListener, UdpSocket},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, task::JoinSet};
 
 /// How often is looked whether an image's name stands for another build.
 const LOOK: Duration = Duration::from_secs(1);
@@ -54,7 +52,7 @@ pub async fn run(server: Arc<Server>, stop: impl Future<Output = ()>) -> Result<
     }
     if let Some(address) = listen.tftp {
         let what = "TFTP";
-        let socket = UdpSocket::bind(address).await.map_err(|source| RunError::Listen { what, address, source })?;
+        let socket = Datagrams::bind(address, false).map_err(|source| RunError::Listen { what, address, source })?;
         let server = Arc::clone(&server);
         parts.spawn(async move { (what, tftp::serve(socket, server).await) });
     }

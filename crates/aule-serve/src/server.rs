@@ -17,7 +17,7 @@ use aule_tree::{Digest, TreePath};
 use std::{
     collections::HashSet,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::IpAddr,
     os::unix::fs::MetadataExt,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -310,19 +310,6 @@ impl Server {
 /// Seconds since 1970. (A clock that jumps changes what a timeline shows, and nothing else.)
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The address of this machine from which `peer` is reached; asks the kernel's routes, sends nothing.
-pub fn own_address(peer: IpAddr) -> IpAddr {
-    let any: SocketAddr = match peer {
-        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        IpAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let found = std::net::UdpSocket::bind(any).and_then(|socket| {
-        socket.connect((peer, 9))?;
-        socket.local_addr()
-    });
-    found.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
 }
 
 impl nfs::Builds for Server {

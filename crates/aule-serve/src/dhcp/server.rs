@@ -4,13 +4,13 @@ use super::packet::{Answer, Client, Kind, Request};
 use crate::{
     nodes,
     server::{Server, now},
+    udp::Datagrams,
 };
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket as StdSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
-use tokio::net::UdpSocket;
 
 /// Where boot servers are asked (PXE 2.1, 2.2.3).
 pub(crate) const BOOT_SERVER_PORT: u16 = 4011;
@@ -26,30 +26,21 @@ const LOADERS: [&str; 4] = ["bootaa64.efi", "efi/boot/bootaa64.efi", "grubnetaa6
 ///
 /// # Errors
 /// When it cannot be had.
-pub(crate) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    UdpSocket::from_std(shared(address)?)
-}
-
-fn shared(address: SocketAddr) -> io::Result<StdSocket> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_broadcast(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+pub(crate) fn socket(address: SocketAddr) -> io::Result<Datagrams> {
+    Datagrams::bind(address, true)
 }
 
 /// Answers on a socket, for ever.
 ///
 /// # Errors
 /// When the socket fails for good.
-pub(crate) async fn serve(socket: UdpSocket, server: Arc<Server>) -> io::Result<()> {
-    let port = socket.local_addr()?.port();
+pub(crate) async fn serve(socket: Datagrams, server: Arc<Server>) -> io::Result<()> {
+    let port = socket.local_address()?.port();
     let mut buffer = [0; PACKET_MAX];
     loop {
+        socket.readable().await?;
         // What an earlier packet met at a client that is gone is no reason to stop.
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, from, _)) = socket.receive(&mut buffer) else { continue };
         let Some(request) = buffer.get(..length).and_then(Request::parse) else { continue };
         if !from.ip().is_unspecified() && !server.site().allows(from.ip()) {
             continue;
@@ -110,16 +101,8 @@ fn answer(server: &Server, request: &Request, from: SocketAddr, port: u16) -> Op
 
 /// Sends an answer from the address that nodes are told. To everybody it goes out where that address is: Linux takes the
 /// interface of a packet to 255.255.255.255 from its source. A replica that does not have the address now stays silent.
-fn send(server: &Server, socket: &UdpSocket, answer: &[u8], to: SocketAddr) {
-    let sent = match (server.site().address, to.ip()) {
-        (Some(own), IpAddr::V4(Ipv4Addr::BROADCAST)) => {
-            shared((own, SERVER_PORT).into()).and_then(|socket| socket.send_to(answer, to))
-        }
-        _ => socket.try_send_to(answer, to),
-    };
-    match sent {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
-        Err(error) => server.warn(format!("an answer to a DHCP client cannot be sent: {error}")),
+fn send(server: &Server, socket: &Datagrams, answer: &[u8], to: SocketAddr) {
+    if let Err(error) = socket.send(answer, to, server.site().address.map(IpAddr::V4)) {
+        server.warn(format!("an answer to a DHCP client cannot be sent: {error}"));
     }
 }

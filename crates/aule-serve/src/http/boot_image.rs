@@ -1,7 +1,7 @@
 //! Boot images for firmware that boots over HTTP: a FAT filesystem with the node's own boot files, made while it is sent,
 //! and its signature (rpi-eeprom, `rpi-eeprom-digest`: SHA-256, time, RSA-2048 in hexadecimal).
 
-use super::{Shared, blob};
+use super::{Ends, Shared, blob};
 use crate::{
     boot_files,
     nodes::{Identity, Known, Stage},
@@ -21,7 +21,7 @@ use rsa::{RsaPrivateKey, pkcs1::DecodeRsaPrivateKey, pkcs8::DecodePrivateKey};
 use std::{
     collections::HashMap,
     io::{self, Read, Seek, SeekFrom, Write},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -63,14 +63,14 @@ enum File {
 /// `/boot/<node>/boot.img`
 pub(super) async fn image(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(Ends { peer, own }): ConnectInfo<Ends>,
     Path(name): Path<String>,
     method: Method,
 ) -> Response {
     let Ok(permit) = Arc::clone(&shared.images.at_once).acquire_owned().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let planned = planned(&shared, peer, name, "boot.img").await;
+    let planned = planned(&shared, (peer, own), name, "boot.img").await;
     let (plan, size, digest) = match planned {
         Ok(planned) => planned,
         Err(response) => return *response,
@@ -98,14 +98,14 @@ pub(super) async fn image(
 /// `/boot/<node>/boot.sig`
 pub(super) async fn signature(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(Ends { peer, own }): ConnectInfo<Ends>,
     Path(name): Path<String>,
 ) -> Response {
     let site = shared.server.site();
     let Some(key) = site.signing_key.as_ref().map(|it| it.file.clone()) else {
         return (StatusCode::NOT_FOUND, "the site names no signing_key\n").into_response();
     };
-    let (plan, _, digest) = match planned(&shared, peer, name, "boot.sig").await {
+    let (plan, _, digest) = match planned(&shared, (peer, own), name, "boot.sig").await {
         Ok(planned) => planned,
         Err(response) => return *response,
     };
@@ -145,7 +145,7 @@ fn sign(key: &RsaPrivateKey, digest: Digest) -> Result<String, String> {
 
 async fn planned(
     shared: &Shared,
-    peer: SocketAddr,
+    (peer, reached): (SocketAddr, IpAddr),
     name: String,
     what: &'static str,
 ) -> Result<(Plan, u64, Digest), Box<Response>> {
@@ -159,7 +159,7 @@ async fn planned(
         if node.name != name && identity == Identity::default() {
             return Err(nothing(format!("{} is {}", node.address, node.name)));
         }
-        let plan = plan(server, &node).ok_or_else(|| nothing("its image has no boot files".into()))?;
+        let plan = plan(server, &node, reached).ok_or_else(|| nothing("its image has no boot files".into()))?;
         let known = shared.images.measured.lock().unwrap_or_else(PoisonError::into_inner).get(&plan.key).copied();
         let (size, digest) = match known {
             Some(known) => known,
@@ -196,7 +196,7 @@ fn identity(server: &Server, name: &str) -> Identity {
     rule.map(|it| Identity { serial: it.matches.serial, mac: it.matches.mac, model: None }).unwrap_or_default()
 }
 
-fn plan(server: &Server, node: &Known) -> Option<Plan> {
+fn plan(server: &Server, node: &Known, reached: IpAddr) -> Option<Plan> {
     let build = Arc::clone(&node.boot.build);
     let boot = build.boot.as_ref()?;
     let mut key = Hasher::new();
@@ -206,7 +206,7 @@ fn plan(server: &Server, node: &Known) -> Option<Plan> {
     for file in boot.sorted() {
         newest = newest.max(file.mtime.seconds);
         let what = if boot_files::is_own(file) {
-            let text = boot_files::rendered(server, &build, file, node)?.into_bytes();
+            let text = boot_files::rendered(server, &build, file, node, reached)?.into_bytes();
             key.field(file.path.as_bytes());
             key.field(&text);
             File::Made(text)

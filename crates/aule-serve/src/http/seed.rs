@@ -1,29 +1,24 @@
 //! Seeds for cloud-init's NoCloud data source, made for the node that asks, and its report that it is done.
 
-use super::Shared;
+use super::{Ends, Shared};
 use crate::{
     host_key,
     nfs::Prefix,
     nodes::{Known, Stage},
     published::Published,
     render::{self, Place},
-    server::{Server, now, own_address},
+    server::{Server, now},
     site::{HostKeys, Release},
 };
 use aule_tree::Digest;
 use axum::{
     body::Bytes,
     extract::{ConnectInfo, Path, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, net::IpAddr, sync::Arc};
 
 /// The documents of a seed (cloud-init, DataSourceNoCloud).
 const DOCUMENTS: [&str; 4] = ["network-config", "meta-data", "user-data", "vendor-data"];
@@ -54,37 +49,34 @@ impl IntoResponse for Refusal {
 /// A document of a node's seed, from the build that its image stands for in this boot.
 pub(super) async fn document(
     State(shared): State<Shared>,
-    peer: ConnectInfo<SocketAddr>,
+    ends: ConnectInfo<Ends>,
     Path((name, document)): Path<(String, String)>,
     method: Method,
-    headers: HeaderMap,
 ) -> Response {
-    answer(shared, peer, name, None, document, method, &headers).await
+    answer(shared, ends, name, None, document, method).await
 }
 
 /// A document of a node's seed, from the build whose digest begins so: what the node was told when it began to boot.
 pub(super) async fn document_of_build(
     State(shared): State<Shared>,
-    peer: ConnectInfo<SocketAddr>,
+    ends: ConnectInfo<Ends>,
     Path((name, build, document)): Path<(String, String, String)>,
     method: Method,
-    headers: HeaderMap,
 ) -> Response {
     // The prefix of a digest, as text: the rest does not matter.
     let digest = Digest::from_hex(&format!("{build}{}", "0".repeat(32))).ok();
     let Some(digest) = digest.filter(|_| build.len() == 32) else { return StatusCode::NOT_FOUND.into_response() };
-    answer(shared, peer, name, Some(crate::nfs::prefix(digest)), document, method, &headers).await
+    answer(shared, ends, name, Some(crate::nfs::prefix(digest)), document, method).await
 }
 
 /// 200, and empty where there is nothing, as cloud-init asks ten times for what it does not get.
 async fn answer(
     shared: Shared,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(Ends { peer, own }): ConnectInfo<Ends>,
     name: String,
     build: Option<Prefix>,
     document: String,
     method: Method,
-    headers: &HeaderMap,
 ) -> Response {
     let Some(document) = DOCUMENTS.into_iter().find(|it| *it == document) else {
         return StatusCode::NOT_FOUND.into_response();
@@ -93,8 +85,6 @@ async fn answer(
     if method == Method::HEAD {
         return StatusCode::OK.into_response();
     }
-    let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
-    let host = host.and_then(|it| it.parse::<SocketAddr>().map(|it| it.ip()).or_else(|_| it.parse()).ok());
     let made = tokio::task::spawn_blocking(move || {
         let server = &shared.server;
         let node = server
@@ -105,7 +95,7 @@ async fn answer(
             server.warn(format!("{} asked for the seed of {name} and is {}", node.address, node.name));
             return Err(Refusal::NotFound(format!("{} is {}", node.address, node.name)));
         }
-        let place = server.place(host.unwrap_or_else(|| own_address(peer.ip())));
+        let place = server.place(own);
         make(server, &node, &place, document)
     });
     match made.await {
@@ -212,7 +202,7 @@ fn vendor_data(node: &Known, place: &Place, key: Option<&host_key::HostKey>, own
 /// cloud-init's report that it is done (`phone_home`).
 pub(super) async fn phone_home(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(Ends { peer, .. }): ConnectInfo<Ends>,
     Path(name): Path<String>,
     _body: Bytes,
 ) -> Response {

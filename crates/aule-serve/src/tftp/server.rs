@@ -13,16 +13,17 @@ use crate::{
     nodes::Stage,
     published::Published,
     server::{Server, now},
+    udp::Datagrams,
 };
 use aule_tree::Content;
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::{net::UdpSocket, sync::mpsc};
+use tokio::sync::mpsc;
 
 /// How many transfers there may be at once, and how many of one address.
 const TRANSFERS_MAX: usize = 8192;
@@ -50,6 +51,8 @@ impl Source {
 }
 
 struct Active {
+    /// The address that was asked, and answers.
+    own: Option<IpAddr>,
     transfer: Transfer,
     granted: Options,
     source: Arc<Source>,
@@ -61,10 +64,17 @@ struct Active {
 ///
 /// # Errors
 /// When the socket fails for good.
-pub(crate) async fn serve(socket: UdpSocket, server: Arc<Server>) -> io::Result<()> {
+pub(crate) async fn serve(socket: Datagrams, server: Arc<Server>) -> io::Result<()> {
     let (ready, mut loaded) = mpsc::unbounded_channel();
-    let mut service =
-        Service { socket, server, active: HashMap::new(), of_address: HashMap::new(), ready, out: Vec::new() };
+    let mut service = Service {
+        socket,
+        server,
+        active: HashMap::new(),
+        of_address: HashMap::new(),
+        ready,
+        bytes: Vec::new(),
+        out: Vec::new(),
+    };
     let mut tick = tokio::time::interval(TICK);
     let mut buffer = [0; PACKET_MAX];
     loop {
@@ -73,8 +83,10 @@ pub(crate) async fn serve(socket: UdpSocket, server: Arc<Server>) -> io::Result<
                 readable?;
                 // As many as there are, but never so many that the others wait for long.
                 for _ in 0..256 {
-                    match service.socket.try_recv_from(&mut buffer) {
-                        Ok((length, peer)) => service.packet(buffer.get(..length).unwrap_or_default(), peer),
+                    match service.socket.receive(&mut buffer) {
+                        Ok((length, peer, own)) => {
+                            service.packet(buffer.get(..length).unwrap_or_default(), peer, own);
+                        }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                         // What an earlier packet met at a client that is gone.
                         Err(_) => {}
@@ -88,12 +100,14 @@ pub(crate) async fn serve(socket: UdpSocket, server: Arc<Server>) -> io::Result<
 }
 
 struct Service {
-    socket: UdpSocket,
+    socket: Datagrams,
     server: Arc<Server>,
     active: HashMap<SocketAddr, Active>,
     /// How many transfers each address has.
     of_address: HashMap<IpAddr, usize>,
     ready: mpsc::UnboundedSender<SocketAddr>,
+    /// What is read, and what is sent: kept for their room.
+    bytes: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -111,15 +125,15 @@ impl Service {
     }
 
     /// Sends a packet. One that cannot be sent is as good as lost on the way, and sent again when its time comes.
-    fn send(&self, bytes: &[u8], peer: SocketAddr) {
-        let _ = self.socket.try_send_to(bytes, peer);
+    fn send(&self, bytes: &[u8], peer: SocketAddr, own: Option<IpAddr>) {
+        let _ = self.socket.send(bytes, peer, own);
     }
 
-    fn packet(&mut self, bytes: &[u8], peer: SocketAddr) {
+    fn packet(&mut self, bytes: &[u8], peer: SocketAddr, own: Option<IpAddr>) {
         match Packet::parse(bytes) {
-            Some(Packet::Read(request)) => self.request(request, peer),
+            Some(Packet::Read(request)) => self.request(request, peer, own),
             Some(Packet::Write) if self.server.site().allows(peer.ip()) => {
-                self.send(&packet::error(2, "nothing can be written here"), peer);
+                self.send(&packet::error(2, "nothing can be written here"), peer, own);
             }
             Some(Packet::Acknowledge(number)) => {
                 if let Some(active) = self.active.get_mut(&peer) {
@@ -133,7 +147,7 @@ impl Service {
         }
     }
 
-    fn request(&mut self, request: Request, peer: SocketAddr) {
+    fn request(&mut self, request: Request, peer: SocketAddr, own: Option<IpAddr>) {
         if !self.server.site().allows(peer.ip()) {
             return;
         }
@@ -145,34 +159,35 @@ impl Service {
             return;
         }
         if !request.octet {
-            self.send(&packet::error(0, "only mode octet is served"), peer);
+            self.send(&packet::error(0, "only mode octet is served"), peer, own);
             return;
         }
-        match self.find(&request, peer.ip()) {
+        match self.find(&request, peer.ip(), own) {
             Some(source) => {
                 let granted = request.options;
                 let (transfer, next) = Transfer::begin(source.size(), &granted, Instant::now());
                 *self.of_address.entry(peer.ip()).or_default() += 1;
-                self.active.insert(peer, Active { transfer, granted, source: Arc::new(source), waiting: None });
+                self.active.insert(peer, Active { own, transfer, granted, source: Arc::new(source), waiting: None });
                 self.go_on(peer, next);
             }
-            None => self.send(&packet::error(1, "no such file"), peer),
+            None => self.send(&packet::error(1, "no such file"), peer, own),
         }
     }
 
-    fn find(&self, request: &Request, address: IpAddr) -> Option<Source> {
+    fn find(&self, request: &Request, address: IpAddr, own: Option<IpAddr>) -> Option<Source> {
+        let own = own.unwrap_or(Ipv4Addr::LOCALHOST.into());
         let name = Name::parse(&request.name);
         let shown = name.path.escape_ascii().to_string();
         let node = self.server.see(address, name.identity, Stage::BootFiles, &shown).ok()?;
         let build = Arc::clone(&node.boot.build);
         let boot = build.boot.as_ref()?;
         if name.path.starts_with(b"pxelinux.cfg/") {
-            let line = boot_files::command_line(&self.server, &build, &node)?;
+            let line = boot_files::command_line(&self.server, &build, &node, own)?;
             return names::pxe_configuration(boot, &name.path, &node, &line).map(|it| Source::Made(it.into_bytes()));
         }
         let file = names::find(boot, &name.path)?.clone();
         if boot_files::is_own(&file) {
-            let text = boot_files::rendered(&self.server, &build, &file, &node);
+            let text = boot_files::rendered(&self.server, &build, &file, &node, own);
             return text.map(|text| Source::Made(text.into_bytes()));
         }
         Some(Source::File(build, file.content))
@@ -189,7 +204,7 @@ impl Service {
             Next::GaveUp => self.remove(peer),
             Next::Options => {
                 if let Some(active) = self.active.get(&peer) {
-                    self.send(&packet::options(&active.granted, active.source.size()), peer);
+                    self.send(&packet::options(&active.granted, active.source.size()), peer, active.own);
                 }
             }
             Next::Blocks(blocks) => self.send_blocks(peer, blocks),
@@ -235,31 +250,39 @@ impl Service {
     }
 
     fn send_now(&mut self, peer: SocketAddr, blocks: std::ops::RangeInclusive<u64>) {
-        let mut out = std::mem::take(&mut self.out);
-        if let Some(active) = self.active.get(&peer) {
-            for number in blocks {
-                let (offset, length) = active.transfer.range(number);
-                out.clear();
-                out.extend_from_slice(&packet::data(number as u16));
-                let read = match &*active.source {
-                    Source::Made(bytes) => {
-                        let part = bytes.get(offset as usize..offset as usize + length).unwrap_or_default();
-                        out.extend_from_slice(part);
-                        true
-                    }
-                    Source::File(build, content) => build.boot.as_ref().is_some_and(|boot| {
-                        self.server.cache.read(boot.contents(), content, offset, length, &mut out).is_ok()
-                    }),
-                };
-                // A packet that is too short would end the file early.
-                if !read || out.len() != length + 4 {
-                    break;
+        let Some(active) = self.active.get(&peer) else { return };
+        let (first, _) = active.transfer.range(*blocks.start());
+        let (last, length) = active.transfer.range(*blocks.end());
+        let wanted = (last - first) as usize + length;
+        self.bytes.clear();
+        let bytes = match &*active.source {
+            Source::Made(bytes) => bytes.get(first as usize..first as usize + wanted).unwrap_or_default(),
+            Source::File(build, content) => {
+                let read = build
+                    .boot
+                    .as_ref()
+                    .map(|boot| self.server.cache.read(boot.contents(), content, first, wanted, &mut self.bytes));
+                if let Some(Err(error)) = read {
+                    self.server.warn(format!("a boot file of {}: {error}", build.digest));
                 }
-                self.send(&out, peer);
-                self.server.counters.tftp_bytes.fetch_add(length as u64, Ordering::Relaxed);
+                &self.bytes
             }
+        };
+        // A packet that is too short would end the file early.
+        if bytes.len() != wanted {
+            return;
         }
-        self.out = out;
+        let block = active.transfer.block();
+        self.out.clear();
+        for number in blocks {
+            let (offset, length) = active.transfer.range(number);
+            let at = (offset - first) as usize;
+            self.out.extend_from_slice(&packet::data(number as u16));
+            self.out.extend_from_slice(bytes.get(at..at + length).unwrap_or_default());
+        }
+        self.server.counters.tftp_bytes.fetch_add(wanted as u64, Ordering::Relaxed);
+        // What cannot be sent is as good as lost on the way.
+        let _ = self.socket.send_all(&self.out, block + 4, peer, active.own);
     }
 
     fn expire(&mut self) {

@@ -79,6 +79,11 @@ impl Transfer {
         Next::Blocks(first..=self.sent)
     }
 
+    /// How many bytes a block has, but for the last.
+    pub(crate) fn block(&self) -> usize {
+        self.block as usize
+    }
+
     /// Where a block lies in the file, and how many bytes it has.
     pub(crate) fn range(&self, number: u64) -> (u64, usize) {
         let offset = (number - 1) * self.block;
