@@ -50,6 +50,8 @@ pub struct BootFiles {
     contents: Contents,
     /// By their paths in lower case, as FAT knows no case.
     files: HashMap<Vec<u8>, BootFile>,
+    /// With the times at which they were changed last.
+    directories: Vec<(TreePath, Timestamp)>,
     /// The FAT image.
     pub image: Option<Descriptor>,
 }
@@ -121,7 +123,10 @@ impl BootFiles {
             let file = BootFile { path: path.clone(), content, mtime, template: templates.contains(path) };
             Some((path.as_bytes().to_ascii_lowercase(), file))
         });
-        Ok(Some(BootFiles { files: files.collect(), contents, image: of_type(types::FAT_IMAGE).cloned() }))
+        let directories = tree.iter().filter(|(path, _, inode)| inode.is_directory() && !path.is_root());
+        let directories = directories.map(|(path, _, inode)| (path.clone(), inode.metadata.mtime)).collect();
+        let image = of_type(types::FAT_IMAGE).cloned();
+        Ok(Some(BootFiles { files: files.collect(), directories, contents, image }))
     }
 
     /// The file of this name, whatever its case.
@@ -134,6 +139,11 @@ impl BootFiles {
     pub fn has_directory(&self, name: &[u8]) -> bool {
         let prefix = [name.to_ascii_lowercase().as_slice(), b"/"].concat();
         self.files.keys().any(|path| path.starts_with(&prefix))
+    }
+
+    /// All directories but the root, in the order of their paths, with the times at which they were changed last.
+    pub fn directories(&self) -> &[(TreePath, Timestamp)] {
+        &self.directories
     }
 
     /// Where the bytes of the files lie.

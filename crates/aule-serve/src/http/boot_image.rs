@@ -232,7 +232,10 @@ fn volume(server: &Server, boot: &BootFiles) -> Option<(u32, String)> {
 
 fn write(server: &Server, plan: &Plan, mut out: Forward<'_>) -> io::Result<u64> {
     let boot = plan.build.boot.as_ref().ok_or(io::ErrorKind::NotFound)?;
-    let entries = plan.files.iter().map(|(path, mtime, file)| {
+    let directories = boot.directories().iter();
+    let directories =
+        directories.map(|(path, mtime)| FatEntry { path: path.clone(), mtime: *mtime, what: FatContent::Directory });
+    let files = plan.files.iter().map(|(path, mtime, file)| {
         let (size, open): (u64, OpenContent<'_>) = match file {
             File::Made(bytes) => {
                 (bytes.len() as u64, Box::new(move || Ok(Box::new(bytes.as_slice()) as Box<dyn Read>)))
@@ -244,7 +247,7 @@ fn write(server: &Server, plan: &Plan, mut out: Forward<'_>) -> io::Result<u64> 
         };
         FatEntry { path: path.clone(), mtime: *mtime, what: FatContent::File { size, open } }
     });
-    let written = write_fat(&mut out, entries.collect(), &plan.options).map_err(io::Error::other)?;
+    let written = write_fat(&mut out, directories.chain(files).collect(), &plan.options).map_err(io::Error::other)?;
     out.fill(written.size)?;
     out.flush()?;
     Ok(written.size)
