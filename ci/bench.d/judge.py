@@ -75,3 +75,37 @@ def limits_table(judged):
         values = [f"{it.measured:.{digits}f} {it.unit}", f"{it.limit:.{digits}f} {it.unit}", f"{it.ratio:.2f}"]
         rows.append([it.name, it.how, *values, it.verdict])
     return table(["what", "limit", "measured", "at most", "ratio", "verdict"], rows)
+
+
+def factor(ratio):
+    """The verdict on how many times as good as its floor something is."""
+    if ratio >= 1:
+        return "met"
+    return "missed, within a third" if ratio * FLOOR >= 1 else "MISSED"
+
+
+def served_table(rows, loads, broken):
+    """The table of ci/bench serve, and how many of its lines failed. `rows` compare with a peer (more is better), `loads`
+    with a limit (less is better), `broken` are rows that could not be measured, with why."""
+    lines, failed = [], 0
+
+    def line(*cells):
+        nonlocal failed
+        failed += cells[-1] in ("MISSED", "FAILED")
+        lines.append(list(cells))
+
+    for it in rows:
+        peer = f"{it.peer_name} {it.peer:,.0f}" + (f" ({it.note})" if it.note else "")
+        verdict = factor(it.ours / it.peer / it.floor)
+        line(f"{it.name}, {it.unit}", f"{it.ours:,.0f}", f"{it.cold:,.0f}", peer, f"{it.ours / it.peer:.2f}",
+             f"{it.floor:.2f}", verdict)
+    for it in loads:
+        digits = 2 if it.unit == "" and it.limit else 0
+        ratio = it.limit / it.measured if it.measured else 1.0
+        name = f"{it.name}: {it.what}" + (f", {it.unit}" if it.unit else "")
+        line(name, f"{it.measured:.{digits}f}", "", "", "", f"at most {it.limit:.{digits}f}",
+             factor(ratio) if it.limit else ("met" if it.measured == 0 else "MISSED"))
+    for name, why in broken:
+        line(name, "", "", "", "", "", "FAILED")
+        lines[-1][3] = why.splitlines()[0][:60].replace("|", "/")
+    return table(["row", "ours", "ours, cold", "peer", "ratio", "floor", "verdict"], lines), failed

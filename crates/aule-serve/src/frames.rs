@@ -12,7 +12,7 @@ use aule_tree::{Content, Digest, Hasher};
 use quick_cache::{Weighter, sync::Cache};
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 /// What a frame takes beside its bytes, in the cache's own tables.
@@ -52,6 +52,8 @@ pub struct FrameCache {
     frames: Cache<Key, Arc<[u8]>, ByBytes>,
     /// Of each large content that was compared with its digest, the digests of its frames.
     checked: RwLock<HashMap<Digest, Arc<[Digest]>>>,
+    /// Of each that is being compared, what others wait for.
+    comparing: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
 }
 
 impl FrameCache {
@@ -59,7 +61,11 @@ impl FrameCache {
     pub fn new(bytes: u64) -> Self {
         // An estimate for the first size of its tables: frames are a megabyte at most, most are some kilobytes.
         let items = usize::try_from(bytes / (16 << 10)).unwrap_or(1 << 20);
-        FrameCache { frames: Cache::with_weighter(items, bytes, ByBytes), checked: RwLock::default() }
+        FrameCache {
+            frames: Cache::with_weighter(items, bytes, ByBytes),
+            checked: RwLock::default(),
+            comparing: Mutex::default(),
+        }
     }
 
     /// How many bytes it holds.
@@ -155,34 +161,80 @@ impl FrameCache {
         frame: &Frame,
     ) -> Result<Arc<[u8]>, ReadError> {
         let damaged = || ReadError::Damaged { content: content.digest, layer: place.layer() };
-        let bytes: Arc<[u8]> = place.read(frame)?.into();
         let wanted = match place.frames() {
             [_] => content.digest,
-            _ => *self.frame_digests(place, content)?.get(index).ok_or_else(damaged)?,
+            _ => match self.known(content) {
+                Some(digests) => *digests.get(index).ok_or_else(damaged)?,
+                None => match self.compare(place, content, index)? {
+                    Compared::Now(bytes) => return Ok(bytes),
+                    Compared::Before(digests) => *digests.get(index).ok_or_else(damaged)?,
+                },
+            },
         };
+        let bytes: Arc<[u8]> = place.read(frame)?.into();
         if Digest::of(&bytes) == wanted { Ok(bytes) } else { Err(damaged()) }
     }
 
     /// The digests of the frames of a content that was compared with its own.
-    fn frame_digests(&self, place: &ContentFrames<'_>, content: &Content) -> Result<Arc<[Digest]>, ReadError> {
-        if let Some(known) = self.checked.read().unwrap_or_else(PoisonError::into_inner).get(&content.digest) {
-            return Ok(Arc::clone(known));
+    fn known(&self, content: &Content) -> Option<Arc<[Digest]>> {
+        self.checked.read().unwrap_or_else(PoisonError::into_inner).get(&content.digest).cloned()
+    }
+
+    /// Compares a content of several frames with its digest, unless somebody else just did. What is read on the way is kept,
+    /// and the frame that is asked for is given.
+    fn compare(&self, place: &ContentFrames<'_>, content: &Content, asked: usize) -> Result<Compared, ReadError> {
+        let lock = {
+            let mut comparing = self.comparing.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(comparing.entry(content.digest).or_default())
+        };
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digests) = self.known(content) {
+            return Ok(Compared::Before(digests));
         }
+        let compared = self.compare_alone(place, content, asked);
+        self.comparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&content.digest);
+        compared
+    }
+
+    fn compare_alone(&self, place: &ContentFrames<'_>, content: &Content, asked: usize) -> Result<Compared, ReadError> {
+        let damaged = || ReadError::Damaged { content: content.digest, layer: place.layer() };
         let mut hasher = Hasher::new();
         let mut digests = Vec::with_capacity(place.frames().len());
-        for frame in place.frames() {
-            let bytes = place.read(frame)?;
+        let mut found: Option<Arc<[u8]>> = None;
+        // Nothing is in the cache before all of it is known to be right; what is beyond its size would only push out the rest.
+        let mut kept: Vec<(usize, Arc<[u8]>)> = Vec::new();
+        let mut room = self.frames.capacity() / 8;
+        for (index, frame) in place.frames().iter().enumerate() {
+            let bytes: Arc<[u8]> = place.read(frame)?.into();
             hasher.update(&bytes);
             digests.push(Digest::of(&bytes));
+            if index == asked {
+                found = Some(bytes);
+            } else if index > asked && bytes.len() as u64 <= room {
+                room -= bytes.len() as u64;
+                kept.push((index, bytes));
+            }
         }
         if hasher.finish() != content.digest {
-            return Err(ReadError::Damaged { content: content.digest, layer: place.layer() });
+            return Err(damaged());
         }
-        let digests: Arc<[Digest]> = digests.into();
+        for (index, bytes) in kept {
+            if let Some(frame) = place.frames().get(index) {
+                self.frames.insert(key(place, frame), bytes);
+            }
+        }
         let mut checked = self.checked.write().unwrap_or_else(PoisonError::into_inner);
-        checked.insert(content.digest, Arc::clone(&digests));
-        Ok(digests)
+        checked.insert(content.digest, digests.into());
+        found.map(Compared::Now).ok_or_else(damaged)
     }
+}
+
+/// What came of comparing a content with its digest.
+enum Compared {
+    /// It was done now: the bytes of the frame that was asked for.
+    Now(Arc<[u8]>),
+    /// Somebody else did it: the digests of all frames.
+    Before(Arc<[Digest]>),
 }
 
 fn key(place: &ContentFrames<'_>, frame: &Frame) -> Key {

@@ -5,13 +5,12 @@ use crate::{
     nfs::{self, NfsOptions, Service},
     server::Server,
     tftp,
-    udp::Datagrams,
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 
-/// How often is looked whether an image's name stands for another build.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often is looked whether an image's name stands for another build, and written down what nodes did.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +51,11 @@ pub async fn run(server: Arc<Server>, stop: impl Future<Output = ()>) -> Result<
     }
     if let Some(address) = listen.tftp {
         let what = "TFTP";
-        let socket = Datagrams::bind(address, false).map_err(|source| RunError::Listen { what, address, source })?;
-        let server = Arc::clone(&server);
-        parts.spawn(async move { (what, tftp::serve(socket, server).await) });
+        let sockets = tftp::sockets(address).map_err(|source| RunError::Listen { what, address, source })?;
+        for socket in sockets {
+            let (server, runtime) = (Arc::clone(&server), tokio::runtime::Handle::current());
+            parts.spawn_blocking(move || (what, tftp::serve(socket, server, &runtime)));
+        }
     }
     if let Some(address) = listen.http {
         let what = "HTTP";
@@ -69,7 +70,7 @@ pub async fn run(server: Arc<Server>, stop: impl Future<Output = ()>) -> Result<
             let listen = |source| RunError::Listen { what, address, source };
             let socket = dhcp::socket(address).map_err(listen)?;
             let server = Arc::clone(&server);
-            parts.spawn(async move { (what, dhcp::serve(socket, server).await) });
+            parts.spawn_blocking(move || (what, dhcp::serve(&socket, &server)));
         }
     }
     let looking = Arc::clone(&server);

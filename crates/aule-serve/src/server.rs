@@ -171,7 +171,7 @@ impl Server {
         if looking.locked { Ok(()) } else { self.images.store().lock_again() }
     }
 
-    /// Looks, once a second, what the images' names stand for now, and writes down what changed.
+    /// Looks, some times a second, what the images' names stand for now, and writes down what changed.
     pub fn look(&self) {
         for node in self.nodes.changed() {
             if let Err(error) = self.state.save(&node, false) {

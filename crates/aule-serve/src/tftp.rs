@@ -5,4 +5,4 @@ mod packet;
 mod server;
 mod transfer;
 
-pub(crate) use server::serve;
+pub(crate) use server::{serve, sockets};

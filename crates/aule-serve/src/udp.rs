@@ -10,10 +10,10 @@ use nix::{
 };
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
+    time::Duration,
 };
-use tokio::{io::Interest, net::UdpSocket};
 
 /// As much as the kernel gives: many nodes ask at once.
 const BUFFER: usize = 4 << 20;
@@ -21,23 +21,38 @@ const BUFFER: usize = 4 << 20;
 const TOGETHER: usize = 65_000;
 const TOGETHER_MAX: usize = 64;
 
-/// The socket.
+/// Who else may listen at the same port of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Nobody.
+    None,
+    /// Another program, such as a DHCP server: what is sent to everybody comes to both.
+    Program,
+    /// More sockets of this program: the kernel gives each client to one of them.
+    Threads,
+}
+
+/// The socket. Whoever receives waits, in a thread of its own: between two packets of one client nothing is faster.
 #[derive(Debug)]
 pub(crate) struct Datagrams {
     socket: UdpSocket,
 }
 
 impl Datagrams {
-    /// Listens at an address. `shared`: somebody else on this machine may listen at the same port.
+    /// Listens at an address; waits at most `patience` for a datagram.
     ///
     /// # Errors
     /// When it cannot be had.
-    pub(crate) fn bind(address: SocketAddr, shared: bool) -> io::Result<Datagrams> {
+    pub(crate) fn bind(address: SocketAddr, sharing: Sharing, patience: Duration) -> io::Result<Datagrams> {
         use socket2::{Domain, Protocol, Socket, Type};
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if shared {
-            socket.set_reuse_address(true)?;
-            socket.set_broadcast(true)?;
+        match sharing {
+            Sharing::None => {}
+            Sharing::Program => {
+                socket.set_reuse_address(true)?;
+                socket.set_broadcast(true)?;
+            }
+            Sharing::Threads => socket.set_reuse_port(true)?,
         }
         match address {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
@@ -46,9 +61,9 @@ impl Datagrams {
         // Smaller ones lose packets, which are sent again.
         let _ = socket.set_recv_buffer_size(BUFFER);
         let _ = socket.set_send_buffer_size(BUFFER);
-        socket.set_nonblocking(true)?;
+        socket.set_read_timeout(Some(patience))?;
         socket.bind(&address.into())?;
-        Ok(Datagrams { socket: UdpSocket::from_std(socket.into())? })
+        Ok(Datagrams { socket: socket.into() })
     }
 
     /// Where it listens.
@@ -56,31 +71,23 @@ impl Datagrams {
         self.socket.local_addr()
     }
 
-    /// Waits until there is something to receive.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
-    }
-
-    /// Receives a datagram without waiting: its length, who sent it, and to which address of this machine.
+    /// Waits for a datagram: its length, who sent it, and to which address of this machine.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when none came in time.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
-        self.socket.try_io(Interest::READABLE, || {
-            let mut control = cmsg_space!(libc::in6_pktinfo);
-            let mut parts = [IoSliceMut::new(buffer)];
-            let received = recvmsg::<SockaddrStorage>(
-                self.socket.as_raw_fd(),
-                &mut parts,
-                Some(&mut control),
-                MsgFlags::MSG_DONTWAIT,
-            )?;
-            let own = received.cmsgs()?.find_map(|message| match message {
-                // The address of the interface: for what was sent to everybody, too.
-                ControlMessageOwned::Ipv4PacketInfo(info) => Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes())),
-                ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::from(info.ipi6_addr.s6_addr)),
-                _ => None,
-            });
-            let from = received.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
-            Ok((received.bytes, from, own))
-        })
+        let mut control = cmsg_space!(libc::in6_pktinfo);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let received =
+            recvmsg::<SockaddrStorage>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
+        let own = received.cmsgs()?.find_map(|message| match message {
+            // The address of the interface: for what was sent to everybody, too.
+            ControlMessageOwned::Ipv4PacketInfo(info) => Some(IpAddr::from(info.ipi_spec_dst.s_addr.to_ne_bytes())),
+            ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::from(info.ipi6_addr.s6_addr)),
+            _ => None,
+        });
+        let from = received.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((received.bytes, from, own))
     }
 
     /// Sends a datagram from this address of the machine, without waiting.
@@ -131,12 +138,10 @@ impl Datagrams {
         if let Some(part) = &part {
             control.push(ControlMessage::UdpGsoSegments(part));
         }
-        self.socket.try_io(Interest::WRITABLE, || {
-            let to = SockaddrStorage::from(to);
-            let parts = [IoSlice::new(bytes)];
-            sendmsg(self.socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
-            Ok(())
-        })
+        let to = SockaddrStorage::from(to);
+        let parts = [IoSlice::new(bytes)];
+        sendmsg(self.socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+        Ok(())
     }
 }
 
@@ -153,25 +158,23 @@ mod tests {
     use super::*;
     use std::net::UdpSocket as StdSocket;
 
-    async fn receive(socket: &Datagrams) -> (Vec<u8>, SocketAddr, Option<IpAddr>) {
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    fn received(socket: &Datagrams) -> (Vec<u8>, SocketAddr, Option<IpAddr>) {
         let mut buffer = [0; 2048];
-        loop {
-            socket.readable().await.unwrap();
-            if let Ok((length, from, own)) = socket.receive(&mut buffer) {
-                return (buffer[..length].to_vec(), from, own);
-            }
-        }
+        let (length, from, own) = socket.receive(&mut buffer).unwrap();
+        (buffer[..length].to_vec(), from, own)
     }
 
-    #[tokio::test]
-    async fn answers_come_from_the_address_that_was_asked() {
-        let server = Datagrams::bind("0.0.0.0:0".parse().unwrap(), false).unwrap();
+    #[test]
+    fn answers_come_from_the_address_that_was_asked() {
+        let server = Datagrams::bind("0.0.0.0:0".parse().unwrap(), Sharing::None, PATIENCE).unwrap();
         let port = server.local_address().unwrap().port();
         let client = StdSocket::bind("127.0.0.1:0").unwrap();
         for asked in ["127.0.0.1", "127.0.0.77"] {
             let asked: IpAddr = asked.parse().unwrap();
             client.send_to(b"hello", (asked, port)).unwrap();
-            let (bytes, from, own) = receive(&server).await;
+            let (bytes, from, own) = received(&server);
             assert_eq!((bytes.as_slice(), from, own), (&b"hello"[..], client.local_addr().unwrap(), Some(asked)));
             server.send_all(b"aaabbbcc", 3, from, own).unwrap();
             let mut buffer = [0; 16];
@@ -182,12 +185,12 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn ipv6_too() {
-        let Ok(server) = Datagrams::bind("[::1]:0".parse().unwrap(), false) else { return };
+    #[test]
+    fn ipv6_too() {
+        let Ok(server) = Datagrams::bind("[::1]:0".parse().unwrap(), Sharing::None, PATIENCE) else { return };
         let client = StdSocket::bind("[::1]:0").unwrap();
         client.send_to(b"hello", server.local_address().unwrap()).unwrap();
-        let (_, from, own) = receive(&server).await;
+        let (_, from, own) = received(&server);
         assert_eq!(own, Some("::1".parse().unwrap()));
         server.send(b"there", from, own).unwrap();
         let mut buffer = [0; 16];

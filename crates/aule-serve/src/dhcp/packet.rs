@@ -123,8 +123,8 @@ impl Request {
             }
         }
         request.kind = kind?;
-        let boots = request.class.starts_with(b"PXEClient") || request.architecture.is_some();
-        boots.then_some(request)
+        let boots = [&b"PXEClient"[..], b"U-Boot"].iter().any(|it| request.class.starts_with(it));
+        (boots || request.architecture.is_some()).then_some(request)
     }
 
     /// What kind of client it is: Pis say architecture 0, as old PCs do, and are told by the owner of their Ethernet address.
@@ -142,6 +142,7 @@ impl Request {
         let new = self.pi().is_some();
         match self.architecture {
             Some(11) => Client::Arm64,
+            _ if self.class.starts_with(b"U-Boot.armv8") => Client::Arm64,
             _ if new || owners.contains(&[a, b, c]) => Client::Pi { old: !new },
             _ => Client::Other,
         }
@@ -283,6 +284,8 @@ mod tests {
         let request = Request::parse(&packet([2, 0, 0, 0, 0, 1], &[b"\x35\x01\x03", b"\x5d\x02\0\x0b"])).unwrap();
         assert_eq!((request.client(), request.kind), (Client::Arm64, Kind::Request));
         assert_eq!(request.identity().model.as_deref(), Some("uefi-arm64"));
+        let u_boot = packet(PI4, &[b"\x35\x01\x01", b"\x3c\x0cU-Boot.armv8"]);
+        assert_eq!(Request::parse(&u_boot).unwrap().client(), Client::Arm64);
         let file = Some("bootaa64.efi".to_owned());
         let answer = Answer { request: &request, server: Ipv4Addr::LOCALHOST, file }.write();
         assert_eq!(&answer[108..121], b"bootaa64.efi\0");

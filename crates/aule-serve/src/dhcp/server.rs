@@ -4,12 +4,12 @@ use super::packet::{Answer, Client, Kind, Request};
 use crate::{
     nodes,
     server::{Server, now},
-    udp::Datagrams,
+    udp::{Datagrams, Sharing},
 };
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    time::Duration,
 };
 
 /// Where boot servers are asked (PXE 2.1, 2.2.3).
@@ -27,26 +27,25 @@ const LOADERS: [&str; 4] = ["bootaa64.efi", "efi/boot/bootaa64.efi", "grubnetaa6
 /// # Errors
 /// When it cannot be had.
 pub(crate) fn socket(address: SocketAddr) -> io::Result<Datagrams> {
-    Datagrams::bind(address, true)
+    Datagrams::bind(address, Sharing::Program, Duration::from_secs(3600))
 }
 
 /// Answers on a socket, for ever.
 ///
 /// # Errors
 /// When the socket fails for good.
-pub(crate) async fn serve(socket: Datagrams, server: Arc<Server>) -> io::Result<()> {
+pub(crate) fn serve(socket: &Datagrams, server: &Server) -> io::Result<()> {
     let port = socket.local_address()?.port();
     let mut buffer = [0; PACKET_MAX];
     loop {
-        socket.readable().await?;
         // What an earlier packet met at a client that is gone is no reason to stop.
         let Ok((length, from, _)) = socket.receive(&mut buffer) else { continue };
         let Some(request) = buffer.get(..length).and_then(Request::parse) else { continue };
         if !from.ip().is_unspecified() && !server.site().allows(from.ip()) {
             continue;
         }
-        if let Some((answer, to)) = answer(&server, &request, from, port) {
-            send(&server, &socket, &answer, to);
+        if let Some((answer, to)) = answer(server, &request, from, port) {
+            send(server, socket, &answer, to);
         }
     }
 }

@@ -301,6 +301,8 @@ impl Filesystem<'_> {
 
     fn finish_read(&self, read: &SlowRead, writer: &mut Writer) -> Result<(), Status> {
         let SlowRead { place, content, offset, count } = read;
+        let length = content.size.saturating_sub(*offset).min(*count as u64) as usize;
+        writer.0.reserve(length + 256);
         writer.u32(Status::Ok as u32);
         place.attributes(writer);
         let head = writer.len();

@@ -12,7 +12,7 @@ use crate::{frames::FrameCache, limits::Places};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -35,6 +35,8 @@ const WAITING_MAX: usize = 8 << 20;
 const WAITING_ALL_MAX: usize = 256 << 20;
 /// What the budget of waiting replies is counted in.
 const UNIT: usize = 1 << 10;
+/// A client that is quiet so long needs no memory kept ready.
+const QUIET: Duration = Duration::from_secs(5);
 /// How often is noted that a client lives.
 const LIVES: Duration = Duration::from_secs(20);
 
@@ -118,9 +120,10 @@ struct Reply {
 async fn connection<S: Site>(stream: TcpStream, peer: SocketAddr, service: &Arc<Service<S>>) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let (replies, outbox) = mpsc::channel::<Reply>(2 * SLOW_MAX);
-    let mut sending = tokio::spawn(send(writer, outbox, service.options.stalled));
-    let outbox =
-        Outbox { replies, room: Arc::new(Semaphore::new(WAITING_MAX / UNIT)), all: Arc::clone(&service.waiting) };
+    let spare = Spare::default();
+    let mut sending = tokio::spawn(send(writer, outbox, service.options.stalled, spare.clone()));
+    let room = Arc::new(Semaphore::new(WAITING_MAX / UNIT));
+    let outbox = Outbox { replies, room, all: Arc::clone(&service.waiting), spare };
     tokio::select! {
         received = receive(reader, peer.ip().to_canonical(), service, outbox) => {
             received?;
@@ -133,11 +136,44 @@ async fn connection<S: Site>(stream: TcpStream, peer: SocketAddr, service: &Arc<
 }
 
 /// Writes replies one after the other.
-async fn send(mut writer: OwnedWriteHalf, mut outbox: mpsc::Receiver<Reply>, stalled: Duration) -> io::Result<()> {
+async fn send(
+    mut writer: OwnedWriteHalf,
+    mut outbox: mpsc::Receiver<Reply>,
+    stalled: Duration,
+    spare: Spare,
+) -> io::Result<()> {
     while let Some(reply) = outbox.recv().await {
         tokio::time::timeout(stalled, writer.write_all(&reply.bytes)).await??;
+        spare.give(reply.bytes);
     }
     Ok(())
+}
+
+/// Buffers of replies that were sent: the next replies have them, as fresh memory must be cleared by the kernel first.
+#[derive(Clone, Default)]
+struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Spare {
+    /// How many are kept for a connection, and up to which size.
+    const KEPT: usize = 4;
+    const SIZE: usize = 2 << 20;
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < Self::KEPT && buffer.capacity() <= Self::SIZE {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// A connection that is idle holds nothing.
+    fn drop_all(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 /// Where replies go.
@@ -146,6 +182,7 @@ struct Outbox {
     replies: mpsc::Sender<Reply>,
     room: Arc<Semaphore>,
     all: Arc<Semaphore>,
+    spare: Spare,
 }
 
 impl Outbox {
@@ -160,7 +197,7 @@ impl Outbox {
     async fn flush(&self, out: &mut Writer) -> io::Result<()> {
         if out.len() > 0 {
             let room = self.room(out.len()).await?;
-            let reply = Reply { bytes: std::mem::take(&mut out.0), _room: room };
+            let reply = Reply { bytes: std::mem::replace(&mut out.0, self.spare.take()), _room: room };
             self.replies.send(reply).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         }
         Ok(())
@@ -205,8 +242,9 @@ async fn receive<S: Site>(
                     let Ok(permit) = Arc::clone(&slow).acquire_owned().await else { return Ok(()) };
                     let room = outbox.room(read.count()).await?;
                     let (service, replies) = (Arc::clone(service), outbox.replies.clone());
+                    let buffer = outbox.spare.take();
                     tokio::task::spawn_blocking(move || {
-                        let reply = Reply { bytes: slow_reply(&service, xid, &read), _room: room };
+                        let reply = Reply { bytes: slow_reply(&service, xid, &read, buffer), _room: room };
                         // The connection may be gone by now.
                         let _ = replies.blocking_send(reply);
                         drop(permit);
@@ -223,11 +261,20 @@ async fn receive<S: Site>(
         input.drain(..taken);
         taken = 0;
         let idle = input.is_empty() && gathered.is_empty() && life.all_calls > 0;
-        let patience = if idle { service.options.idle } else { service.options.stalled };
-        match tokio::time::timeout(patience, reader.read_buf(&mut input)).await {
-            Err(_) | Ok(Ok(0)) => return Ok(()),
+        let read = match tokio::time::timeout(QUIET, reader.read_buf(&mut input)).await {
             Ok(read) => read?,
+            Err(_) => {
+                outbox.spare.drop_all();
+                let patience = if idle { service.options.idle } else { service.options.stalled };
+                match tokio::time::timeout(patience.saturating_sub(QUIET), reader.read_buf(&mut input)).await {
+                    Ok(read) => read?,
+                    Err(_) => return Ok(()),
+                }
+            }
         };
+        if read == 0 {
+            return Ok(());
+        }
     }
 }
 
@@ -325,8 +372,8 @@ fn answer<S: Site>(service: &Service<S>, life: &mut Life, message: &[u8], out: &
     Done::Written
 }
 
-fn slow_reply<S: Site>(service: &Service<S>, xid: u32, read: &SlowRead) -> Vec<u8> {
-    let mut out = Writer::default();
+fn slow_reply<S: Site>(service: &Service<S>, xid: u32, read: &SlowRead, buffer: Vec<u8>) -> Vec<u8> {
+    let mut out = Writer(buffer);
     let at = begin_record(&mut out);
     rpc::accept(&mut out, xid, Accepted::Success);
     service.filesystem().read_slowly(read, &mut out);

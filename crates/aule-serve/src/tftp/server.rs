@@ -1,4 +1,4 @@
-//! The socket: one for all clients, as data from another port is lost behind address translation.
+//! The sockets: all of one port, as data from another port is lost behind address translation.
 //!
 //! Every packet is answered in the order in which it came, and no client is sent more than one window for each packet of
 //! its own: that is what makes it fair.
@@ -13,21 +13,24 @@ use crate::{
     nodes::Stage,
     published::Published,
     server::{Server, now},
-    udp::Datagrams,
+    udp::{Datagrams, Sharing},
 };
 use aule_tree::Content;
 use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    ops::RangeInclusive,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
 
 /// How many transfers there may be at once, and how many of one address.
 const TRANSFERS_MAX: usize = 8192;
 const PER_ADDRESS_MAX: usize = 64;
+/// More threads than this would only wait for the network.
+const THREADS_MAX: usize = 4;
 /// How often is looked for packets that are to be sent again.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest packet of a client.
@@ -57,71 +60,72 @@ struct Active {
     granted: Options,
     source: Arc<Source>,
     /// Blocks that wait for their bytes to come from the disk.
-    waiting: Option<std::ops::RangeInclusive<u64>>,
+    waiting: Option<RangeInclusive<u64>>,
+}
+
+/// The sockets of an address, one for each thread that answers: the kernel gives each client to one of them, always the same.
+///
+/// # Errors
+/// When they cannot be had.
+pub(crate) fn sockets(address: SocketAddr) -> io::Result<Vec<Datagrams>> {
+    // Another program of the same user could share the port as our threads do. It must not.
+    let alone = Datagrams::bind(address, Sharing::None, TICK)?;
+    let address = alone.local_address()?;
+    drop(alone);
+    let threads = std::thread::available_parallelism().map_or(1, |it| it.get()).min(THREADS_MAX);
+    (0..threads).map(|_| Datagrams::bind(address, Sharing::Threads, TICK)).collect()
 }
 
 /// Answers requests on a socket, for ever.
 ///
 /// # Errors
 /// When the socket fails for good.
-pub(crate) async fn serve(socket: Datagrams, server: Arc<Server>) -> io::Result<()> {
-    let (ready, mut loaded) = mpsc::unbounded_channel();
-    let mut service = Service {
-        socket,
-        server,
-        active: HashMap::new(),
-        of_address: HashMap::new(),
-        ready,
-        bytes: Vec::new(),
-        out: Vec::new(),
-    };
-    let mut tick = tokio::time::interval(TICK);
+pub(crate) fn serve(socket: Datagrams, server: Arc<Server>, runtime: &Handle) -> io::Result<()> {
+    let service = Arc::new(Service { socket, server, runtime: runtime.clone(), transfers: Mutex::default() });
     let mut buffer = [0; PACKET_MAX];
+    let mut ticked = Instant::now();
     loop {
-        tokio::select! {
-            readable = service.socket.readable() => {
-                readable?;
-                // As many as there are, but never so many that the others wait for long.
-                for _ in 0..256 {
-                    match service.socket.receive(&mut buffer) {
-                        Ok((length, peer, own)) => {
-                            service.packet(buffer.get(..length).unwrap_or_default(), peer, own);
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                        // What an earlier packet met at a client that is gone.
-                        Err(_) => {}
-                    }
-                }
+        match service.socket.receive(&mut buffer) {
+            Ok((length, peer, own)) => {
+                Service::packet(&service, buffer.get(..length).unwrap_or_default(), peer, own);
             }
-            Some(peer) = loaded.recv() => service.resume(peer),
-            _ = tick.tick() => service.expire(),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            // What an earlier packet met at a client that is gone.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => {
+                service.server.warn(format!("TFTP cannot receive: {error}"));
+                std::thread::sleep(TICK);
+            }
+        }
+        if ticked.elapsed() >= TICK {
+            ticked = Instant::now();
+            service.transfers().expire(&service, ticked);
         }
     }
 }
 
+/// A socket with the transfers that run over it.
 struct Service {
     socket: Datagrams,
     server: Arc<Server>,
+    runtime: Handle,
+    /// The thread of the socket has them, and, for a moment, each that read from the disk what a client waits for.
+    transfers: Mutex<Transfers>,
+}
+
+#[derive(Default)]
+struct Transfers {
     active: HashMap<SocketAddr, Active>,
     /// How many transfers each address has.
     of_address: HashMap<IpAddr, usize>,
-    ready: mpsc::UnboundedSender<SocketAddr>,
     /// What is read, and what is sent: kept for their room.
     bytes: Vec<u8>,
     out: Vec<u8>,
 }
 
 impl Service {
-    /// Forgets a transfer.
-    fn remove(&mut self, peer: SocketAddr) {
-        if self.active.remove(&peer).is_some()
-            && let Some(count) = self.of_address.get_mut(&peer.ip())
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.of_address.remove(&peer.ip());
-            }
-        }
+    fn transfers(&self) -> MutexGuard<'_, Transfers> {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a packet. One that cannot be sent is as good as lost on the way, and sent again when its time comes.
@@ -129,48 +133,54 @@ impl Service {
         let _ = self.socket.send(bytes, peer, own);
     }
 
-    fn packet(&mut self, bytes: &[u8], peer: SocketAddr, own: Option<IpAddr>) {
+    fn packet(service: &Arc<Service>, bytes: &[u8], peer: SocketAddr, own: Option<IpAddr>) {
         match Packet::parse(bytes) {
-            Some(Packet::Read(request)) => self.request(request, peer, own),
-            Some(Packet::Write) if self.server.site().allows(peer.ip()) => {
-                self.send(&packet::error(2, "nothing can be written here"), peer, own);
+            Some(Packet::Read(request)) => Service::request(service, &request, peer, own),
+            Some(Packet::Write) if service.server.site().allows(peer.ip()) => {
+                service.send(&packet::error(2, "nothing can be written here"), peer, own);
             }
             Some(Packet::Acknowledge(number)) => {
-                if let Some(active) = self.active.get_mut(&peer) {
+                let mut transfers = service.transfers();
+                if let Some(active) = transfers.active.get_mut(&peer) {
                     let next = active.transfer.acknowledge(number, Instant::now());
-                    self.go_on(peer, next);
+                    transfers.go_on(service, peer, next);
                 }
             }
             // Early ends are normal: the firmware asks for the size alone.
-            Some(Packet::Error { .. }) => self.remove(peer),
+            Some(Packet::Error { .. }) => service.transfers().remove(peer),
             Some(Packet::Write) | None => {}
         }
     }
 
-    fn request(&mut self, request: Request, peer: SocketAddr, own: Option<IpAddr>) {
-        if !self.server.site().allows(peer.ip()) {
+    fn request(service: &Arc<Service>, request: &Request, peer: SocketAddr, own: Option<IpAddr>) {
+        if !service.server.site().allows(peer.ip()) {
             return;
         }
-        // The same request again, as its answer was lost: the transfer begins anew.
-        self.remove(peer);
-        let of_address = self.of_address.get(&peer.ip()).copied().unwrap_or_default();
-        if self.active.len() >= TRANSFERS_MAX || of_address >= PER_ADDRESS_MAX {
-            self.server.warn(format!("{} has too many transfers, or all together have", peer.ip()));
-            return;
+        {
+            let mut transfers = service.transfers();
+            // The same request again, as its answer was lost: the transfer begins anew.
+            transfers.remove(peer);
+            let of_address = transfers.of_address.get(&peer.ip()).copied().unwrap_or_default();
+            if transfers.active.len() >= TRANSFERS_MAX || of_address >= PER_ADDRESS_MAX {
+                service.server.warn(format!("{} has too many transfers, or all together have", peer.ip()));
+                return;
+            }
         }
         if !request.octet {
-            self.send(&packet::error(0, "only mode octet is served"), peer, own);
+            service.send(&packet::error(0, "only mode octet is served"), peer, own);
             return;
         }
-        match self.find(&request, peer.ip(), own) {
+        match service.find(request, peer.ip(), own) {
             Some(source) => {
                 let granted = request.options;
                 let (transfer, next) = Transfer::begin(source.size(), &granted, Instant::now());
-                *self.of_address.entry(peer.ip()).or_default() += 1;
-                self.active.insert(peer, Active { own, transfer, granted, source: Arc::new(source), waiting: None });
-                self.go_on(peer, next);
+                let mut transfers = service.transfers();
+                *transfers.of_address.entry(peer.ip()).or_default() += 1;
+                let active = Active { own, transfer, granted, source: Arc::new(source), waiting: None };
+                transfers.active.insert(peer, active);
+                transfers.go_on(service, peer, next);
             }
-            None => self.send(&packet::error(1, "no such file"), peer, own),
+            None => service.send(&packet::error(1, "no such file"), peer, own),
         }
     }
 
@@ -192,78 +202,91 @@ impl Service {
         }
         Some(Source::File(build, file.content))
     }
+}
 
-    fn go_on(&mut self, peer: SocketAddr, next: Next) {
+impl Transfers {
+    /// Forgets a transfer.
+    fn remove(&mut self, peer: SocketAddr) {
+        if self.active.remove(&peer).is_some()
+            && let Some(count) = self.of_address.get_mut(&peer.ip())
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.of_address.remove(&peer.ip());
+            }
+        }
+    }
+
+    fn go_on(&mut self, service: &Arc<Service>, peer: SocketAddr, next: Next) {
         match next {
             Next::Wait => {}
             Next::Done => {
                 self.remove(peer);
                 // A large file takes its time, and what the node asks for then belongs to the same boot.
-                self.server.nodes.touch(peer.ip().to_canonical(), now());
+                service.server.nodes.touch(peer.ip().to_canonical(), now());
             }
             Next::GaveUp => self.remove(peer),
             Next::Options => {
                 if let Some(active) = self.active.get(&peer) {
-                    self.send(&packet::options(&active.granted, active.source.size()), peer, active.own);
+                    service.send(&packet::options(&active.granted, active.source.size()), peer, active.own);
                 }
             }
-            Next::Blocks(blocks) => self.send_blocks(peer, blocks),
+            Next::Blocks(blocks) => self.send_blocks(service, peer, blocks),
         }
     }
 
     /// Sends a window, or has its bytes read first where they are not in memory.
-    fn send_blocks(&mut self, peer: SocketAddr, blocks: std::ops::RangeInclusive<u64>) {
+    fn send_blocks(&mut self, service: &Arc<Service>, peer: SocketAddr, blocks: RangeInclusive<u64>) {
         let Some(active) = self.active.get_mut(&peer) else { return };
-        let (first, _) = active.transfer.range(*blocks.start());
-        let (last, length) = active.transfer.range(*blocks.end());
-        let length_of_all = (last - first) as usize + length;
-        if let Source::File(build, content) = &*active.source
-            && length_of_all > 0
-            && let Some(boot) = &build.boot
-            && !self.server.cache.holds(boot.contents(), content, first, length_of_all)
-        {
-            active.waiting = Some(blocks);
-            let (server, source, ready) = (Arc::clone(&self.server), Arc::clone(&active.source), self.ready.clone());
-            tokio::task::spawn_blocking(move || {
-                if let Source::File(build, content) = &*source
-                    && let Some(boot) = &build.boot
-                {
-                    let mut bytes = Vec::new();
-                    match server.cache.read(boot.contents(), content, first, length_of_all, &mut bytes) {
-                        // The service may be gone by now.
-                        Ok(()) => drop(ready.send(peer)),
-                        Err(error) => server.warn(format!("a boot file of {}: {error}", build.digest)),
-                    }
-                }
-            });
+        let (first, length) = active.transfer.span(&blocks);
+        let Source::File(build, content) = &*active.source else { return self.send_now(service, peer, blocks) };
+        let Some(boot) = &build.boot else { return };
+        if length == 0 || service.server.cache.holds(boot.contents(), content, first, length) {
+            return self.send_now(service, peer, blocks);
+        }
+        let reading = active.waiting.replace(blocks).is_some();
+        if reading {
             return;
         }
-        self.send_now(peer, blocks);
+        let (service, source) = (Arc::clone(service), Arc::clone(&active.source));
+        service.runtime.clone().spawn_blocking(move || {
+            let Source::File(build, content) = &*source else { return };
+            let Some(boot) = &build.boot else { return };
+            let read = service.server.cache.read(boot.contents(), content, first, length, &mut Vec::new());
+            if let Err(error) = &read {
+                service.server.warn(format!("a boot file of {}: {error}", build.digest));
+            }
+            let mut transfers = service.transfers();
+            // Another transfer may have begun from there since.
+            let Some(active) = transfers.active.get_mut(&peer).filter(|it| Arc::ptr_eq(&it.source, &source)) else {
+                return;
+            };
+            let waiting = active.waiting.take();
+            match (read, waiting) {
+                (Ok(()), Some(blocks)) => transfers.send_now(&service, peer, blocks),
+                (Ok(()), None) => {}
+                (Err(_), _) => {
+                    service.send(&packet::error(0, "the file is damaged"), peer, active.own);
+                    transfers.remove(peer);
+                }
+            }
+        });
     }
 
-    /// The bytes that a client waits for are in memory.
-    fn resume(&mut self, peer: SocketAddr) {
-        let Some(active) = self.active.get_mut(&peer) else { return };
-        if let Some(blocks) = active.waiting.take() {
-            self.send_now(peer, blocks);
-        }
-    }
-
-    fn send_now(&mut self, peer: SocketAddr, blocks: std::ops::RangeInclusive<u64>) {
+    fn send_now(&mut self, service: &Service, peer: SocketAddr, blocks: RangeInclusive<u64>) {
         let Some(active) = self.active.get(&peer) else { return };
-        let (first, _) = active.transfer.range(*blocks.start());
-        let (last, length) = active.transfer.range(*blocks.end());
-        let wanted = (last - first) as usize + length;
+        let (first, wanted) = active.transfer.span(&blocks);
         self.bytes.clear();
         let bytes = match &*active.source {
             Source::Made(bytes) => bytes.get(first as usize..first as usize + wanted).unwrap_or_default(),
             Source::File(build, content) => {
+                let cache = &service.server.cache;
                 let read = build
                     .boot
                     .as_ref()
-                    .map(|boot| self.server.cache.read(boot.contents(), content, first, wanted, &mut self.bytes));
+                    .map(|boot| cache.read(boot.contents(), content, first, wanted, &mut self.bytes));
                 if let Some(Err(error)) = read {
-                    self.server.warn(format!("a boot file of {}: {error}", build.digest));
+                    service.server.warn(format!("a boot file of {}: {error}", build.digest));
                 }
                 &self.bytes
             }
@@ -280,18 +303,17 @@ impl Service {
             self.out.extend_from_slice(&packet::data(number as u16));
             self.out.extend_from_slice(bytes.get(at..at + length).unwrap_or_default());
         }
-        self.server.counters.tftp_bytes.fetch_add(wanted as u64, Ordering::Relaxed);
+        service.server.counters.tftp_bytes.fetch_add(wanted as u64, Ordering::Relaxed);
         // What cannot be sent is as good as lost on the way.
-        let _ = self.socket.send_all(&self.out, block + 4, peer, active.own);
+        let _ = service.socket.send_all(&self.out, block + 4, peer, active.own);
     }
 
-    fn expire(&mut self) {
-        let now = Instant::now();
+    fn expire(&mut self, service: &Arc<Service>, now: Instant) {
         let due: Vec<_> = self.active.iter().filter(|(_, it)| it.transfer.due <= now).map(|(peer, _)| *peer).collect();
         for peer in due {
             if let Some(active) = self.active.get_mut(&peer) {
                 let next = active.transfer.expire(now);
-                self.go_on(peer, next);
+                self.go_on(service, peer, next);
             }
         }
     }

@@ -90,6 +90,13 @@ impl Transfer {
         (offset, self.block.min(self.size.saturating_sub(offset)) as usize)
     }
 
+    /// Where blocks that follow each other lie in the file, and how many bytes they have together.
+    pub(crate) fn span(&self, blocks: &std::ops::RangeInclusive<u64>) -> (u64, usize) {
+        let (first, _) = self.range(*blocks.start());
+        let (last, length) = self.range(*blocks.end());
+        (first, (last - first) as usize + length)
+    }
+
     /// The client acknowledges a block.
     pub(crate) fn acknowledge(&mut self, number: u16, now: Instant) -> Next {
         if !self.open {
