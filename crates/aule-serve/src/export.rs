@@ -1,7 +1,7 @@
 //! A build as a filesystem: its tree with every inode numbered, for servers that ask by number and by name.
 
 use aule_store::{Build, Store, layer::Contents};
-use aule_tree::{Digest, Inode, Kind, TreePath};
+use aule_tree::{Digest, Inode, Kind, Tree, TreePath};
 use std::collections::HashMap;
 
 /// Names an inode within an export: its place in the canonical order of the tree, the root being 0. The same on every host.
@@ -39,6 +39,11 @@ impl Export {
     /// When a layer of it is missing or damaged.
     pub fn open(store: &Store, build: &Build) -> aule_store::Result<Export> {
         let (tree, contents) = build.tree(store)?;
+        Ok(Export::new(build.descriptor.digest, &tree, contents))
+    }
+
+    /// A tree with its contents, under the digest that names it.
+    pub fn new(digest: Digest, tree: &Tree, contents: Contents) -> Export {
         let mut numbers = HashMap::with_capacity(tree.len());
         let mut of_path: HashMap<&TreePath, InodeNumber> = HashMap::with_capacity(tree.len());
         let mut nodes: Vec<Node> = Vec::with_capacity(tree.len());
@@ -66,7 +71,7 @@ impl Export {
         for node in &mut nodes {
             node.children.sort_unstable();
         }
-        Ok(Export { digest: build.descriptor.digest, nodes, contents, bytes })
+        Export { digest, nodes, contents, bytes }
     }
 
     /// The digest of the build.

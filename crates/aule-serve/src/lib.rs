@@ -9,6 +9,8 @@ mod dhcp;
 mod export;
 mod frames;
 mod host_key;
+#[doc(hidden)]
+pub mod hostile;
 mod http;
 mod images;
 mod limits;

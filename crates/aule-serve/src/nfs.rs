@@ -17,4 +17,4 @@ pub(crate) use handle::{HANDLE, Prefix, prefix};
 pub(crate) use mount::Names;
 pub(crate) use procedures::{Builds, Located};
 pub use server::NfsOptions;
-pub(crate) use server::{Service, Site, serve};
+pub(crate) use server::{Service, Site, answer_all, serve};

@@ -78,6 +78,11 @@ impl<S> Service<S> {
     pub(crate) fn new(site: Arc<S>, options: NfsOptions) -> Self {
         Service { site, options, waiting: Arc::new(Semaphore::new(WAITING_ALL_MAX / UNIT)) }
     }
+
+    /// What is served.
+    pub(crate) fn site(&self) -> &S {
+        &self.site
+    }
 }
 
 /// What connections ask the site.
@@ -276,6 +281,29 @@ async fn receive<S: Site>(
             return Ok(());
         }
     }
+}
+
+/// Answers all calls in what a client sent, one after the other; `None` when the connection would be ended.
+pub(crate) fn answer_all<S: Site>(service: &Service<S>, mut sent: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Writer::default();
+    let mut gathered = Vec::new();
+    let peer = IpAddr::from([127, 0, 0, 1]);
+    let mut life = Life { peer, calls: 0, all_calls: 0, told: None, read: false };
+    while let Some((last, fragment)) = next_fragment(sent).ok()? {
+        sent = sent.get(4 + fragment.len()..)?;
+        gathered.extend_from_slice(fragment);
+        if gathered.len() > CALL_MAX {
+            return None;
+        }
+        if last {
+            match answer(service, &mut life, &std::mem::take(&mut gathered), &mut out) {
+                Done::Written => {}
+                Done::Slow(xid, read) => out.0.extend(slow_reply(service, xid, &read, Vec::new())),
+                Done::Broken => return None,
+            }
+        }
+    }
+    Some(out.0)
 }
 
 /// What the site is told of a client.
