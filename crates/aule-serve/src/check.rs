@@ -113,6 +113,7 @@ fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderEr
             released: BTreeSet::new(),
         },
         last: 0,
+        heard: None,
     })
 }
 

@@ -1,9 +1,10 @@
-//! NFSv3, MOUNT and portmap over TCP, read-only, straight from the store.
+//! NFSv3, NFSACL, MOUNT and portmap over TCP, read-only, straight from the store.
 //!
 //! `xdr` and `rpc` read calls and write replies, bounded and without I/O; `portmap`, `mount` and `procedures` answer them
 //! over the trees of [`Export`](crate::Export)s; `handle` names an inode in a way that holds on every replica; `server`
 //! moves the bytes.
 
+mod acl;
 mod handle;
 mod mount;
 mod portmap;

@@ -15,14 +15,16 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 /// How many addresses are remembered; beyond it the one that was silent longest is forgotten.
 const NODES_MAX: usize = 4096;
 /// How many different files a timeline lists for each boot.
 const EVENTS_MAX: usize = 128;
-/// A node that was silent so long, in seconds, and then asks for a boot file begins a new boot.
-const PAUSE: u64 = 60;
+/// A node that was silent so long and then asks for a boot file begins a new boot. (By a clock that never jumps: in the
+/// middle of a boot another build must not come in.)
+pub(crate) const PAUSE: Duration = Duration::from_secs(60);
 /// How long a request for an address, in seconds, counts for the boot that follows it.
 const PATIENCE: u64 = 600;
 
@@ -164,6 +166,8 @@ pub struct Known {
     pub boot: Boot,
     /// When it asked last, in seconds since 1970.
     pub last: u64,
+    /// The same by a clock that never jumps; `None` when that is longer ago than a pause.
+    pub heard: Option<Instant>,
 }
 
 /// A node that asked for an address and for nothing else yet.
@@ -313,7 +317,7 @@ impl Nodes {
                 && (asked.is_some()
                     || known.boot.image != rule.image
                     || known.boot.stage > Stage::BootFiles
-                    || seen.now.saturating_sub(known.last) > PAUSE)
+                    || known.heard.is_none_or(|heard| heard.elapsed() > PAUSE))
         });
         let mut boot = match before.filter(|_| !fresh) {
             Some(known) => known.boot.clone(),
@@ -334,7 +338,8 @@ impl Nodes {
         boot.events.extend(asked.into_iter().flat_map(|it| it.events));
         let name = render::name(rule, &identity, seen.address).map_err(|error| Unserved::Name(error.to_string()))?;
         boot.note(Event { at: seen.now, stage: seen.stage, what: seen.what });
-        let known = Known { address: seen.address, identity, name, vars: rule.vars.clone(), boot, last: seen.now };
+        let (address, vars, heard) = (seen.address, rule.vars.clone(), Some(Instant::now()));
+        let known = Known { address, identity, name, vars, boot, last: seen.now, heard };
         all.insert(known.clone());
         Ok(known)
     }
@@ -359,7 +364,7 @@ impl Nodes {
         let mut all = self.all_of_them();
         self.adopt(&mut all, address);
         let Some(known) = all.known.get_mut(&address) else { return };
-        known.last = now;
+        (known.last, known.heard) = (now, Some(Instant::now()));
         if known.boot.note(Event { at: now, stage, what: what.to_owned() }) {
             all.changed.insert(address);
         }
@@ -368,7 +373,7 @@ impl Nodes {
     /// Notes that a node is there, without anything new.
     pub fn touch(&self, address: IpAddr, now: u64) {
         if let Some(known) = self.all_of_them().known.get_mut(&address) {
-            known.last = now;
+            (known.last, known.heard) = (now, Some(Instant::now()));
         }
     }
 

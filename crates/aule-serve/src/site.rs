@@ -387,6 +387,7 @@ impl Site {
                 .push(Mistake::new(path, (0, 0), message).hint("the address of this machine in the nodes' network"));
         }
         let mut any: Option<u64> = None;
+        let mut names: BTreeMap<&str, u64> = BTreeMap::new();
         for node in &self.nodes {
             let (at, node) = (place(node), &node.value);
             if let Some(line) = any {
@@ -405,6 +406,12 @@ impl Site {
                 }
                 (true, true) => any = any.or(Some(at.0)),
                 (false, false) => {}
+            }
+            let twin = names.insert(node.name.as_str(), at.0);
+            if let Some(line) = twin.filter(|_| !node.name.contains("{{")) {
+                let message = format!("`{}` is the name of the rule on line {line}, too", node.name);
+                mistakes
+                    .push(Mistake::new(path, at, message).hint("two nodes of one name would be taken for each other"));
             }
             if !self.images.contains_key(&node.image) {
                 let known: Vec<_> = self.images.keys().map(String::as_str).collect();

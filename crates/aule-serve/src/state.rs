@@ -3,8 +3,9 @@
 
 use crate::{
     images::Images,
-    nodes::{Boot, Event, Identity, Known, Stage, rule},
+    nodes::{Boot, Event, Identity, Known, PAUSE, Stage, rule},
     render,
+    server::now,
     site::Site,
 };
 use aule_tree::Digest;
@@ -16,6 +17,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// The largest file that is read: far more than a node with all its events takes.
@@ -114,5 +116,7 @@ fn revive(saved: Saved, site: &Site, images: &Images) -> Option<Known> {
     let name = render::name(rule, &identity, address).ok()?;
     let build = images.by_digest(digest)?;
     let boot = Boot { number, image, build, events, stage, since, began, released };
-    Some(Known { address, identity, name, vars: rule.vars.clone(), boot, last })
+    let recent = now().abs_diff(last) <= PAUSE.as_secs();
+    let heard = recent.then(Instant::now);
+    Some(Known { address, identity, name, vars: rule.vars.clone(), boot, last, heard })
 }

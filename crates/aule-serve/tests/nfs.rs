@@ -390,6 +390,21 @@ fn what_the_filesystem_is() {
     assert_eq!(client.call(100_005, 3, 1, &opaque(b"/nothing")).u32(), 2);
 }
 
+/// Without this protocol overlayfs on a Linux client lets nobody but root in.
+#[test]
+fn access_control_lists() {
+    let client = Client::new();
+    let (handle, attributes) = client.find(b"bin/ping");
+    let mut reply = client.call(100_227, 3, 1, &[opaque(&handle), words(&[5])].concat());
+    assert_eq!((reply.u32(), reply.maybe_attributes()), (0, Some(attributes.clone())));
+    let found: Vec<u32> = (0..reply.0.len() / 4).map(|_| reply.u32()).collect();
+    assert_eq!(found[..6], [5, 4, 4, 1, attributes.uid, 7]);
+    assert_eq!(found[found.len() - 2..], [0, 0], "no default list");
+    let mut reply = client.call(100_227, 3, 2, &opaque(&handle));
+    assert_eq!((reply.u32(), reply.0.len()), (30, 4), "SETACL");
+    assert_eq!(client.call(100_227, 3, 1, &[opaque(&[0; 48]), words(&[5])].concat()).u32(), 70);
+}
+
 #[test]
 fn damaged_calls_are_answered_or_dropped() {
     let client = Client::new();

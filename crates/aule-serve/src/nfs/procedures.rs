@@ -1,6 +1,7 @@
 //! The procedures of NFS version 3 (RFC 1813) over read-only trees.
 
 use super::{
+    acl,
     handle::{HandleKey, Prefix, prefix},
     rpc::{Accepted, Call, Credential},
     xdr::{Garbage, Reader, Writer},
@@ -186,6 +187,37 @@ impl Filesystem<'_> {
                 Answer::Written(Accepted::Success)
             }
         }
+    }
+
+    /// Answers a call of the side protocol for access control lists.
+    pub(crate) fn call_acl(&self, call: &Call<'_>, writer: &mut Writer) -> Accepted {
+        let begin = writer.len();
+        let result = match call.procedure {
+            0 => return Accepted::Success,
+            1 => self.access_list(call.arguments, writer),
+            // SETACL.
+            2 => Err(Status::ReadOnly.into()),
+            _ => return Accepted::ProcedureUnavailable,
+        };
+        match result {
+            Ok(()) => Accepted::Success,
+            Err(Failure::Garbage) => Accepted::GarbageArguments,
+            Err(Failure::Status(status)) => {
+                writer.0.truncate(begin);
+                writer.u32(status as u32);
+                writer.bool(false);
+                Accepted::Success
+            }
+        }
+    }
+
+    fn access_list(&self, mut arguments: Reader<'_>, writer: &mut Writer) -> Result<(), Failure> {
+        let place = self.place(&mut arguments)?;
+        let asked = arguments.u32()?;
+        writer.u32(Status::Ok as u32);
+        place.attributes(writer);
+        acl::write(writer, &place.node()?.inode, asked);
+        Ok(())
     }
 
     fn place(&self, arguments: &mut Reader<'_>) -> Result<Place, Failure> {
@@ -418,11 +450,14 @@ impl Filesystem<'_> {
 const MAY_READ: u16 = 4;
 const MAY_EXECUTE: u16 = 1;
 
-/// Whether the caller may do this: by owner, group and others; root may all but execute what nobody can.
+/// Whether the caller may do this: by the inode's list, or by owner, group and others; root may all but execute what nobody can.
 fn may(credential: &Credential, inode: &Inode, wanted: u16) -> bool {
     let metadata = &inode.metadata;
     if credential.uid == 0 {
         return wanted != MAY_EXECUTE || inode.is_directory() || metadata.mode & 0o111 != 0;
+    }
+    if let Some(allowed) = acl::allows(inode, credential, wanted) {
+        return allowed;
     }
     let shift = if credential.uid == metadata.uid {
         6

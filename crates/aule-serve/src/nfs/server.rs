@@ -1,6 +1,7 @@
 //! The connections: record marking (RFC 5531, 11), calls in, replies out, bounded in number, size and time.
 
 use super::{
+    acl,
     handle::HandleKey,
     mount::{self, Names},
     portmap,
@@ -385,9 +386,11 @@ fn answer<S: Site>(service: &Service<S>, life: &mut Life, message: &[u8], out: &
                 return Done::Slow(call.xid, read);
             }
         },
+        (acl::PROGRAM, acl::VERSION) => service.filesystem().call_acl(&call, out),
         (mount::PROGRAM, mount::VERSION) => mount::call(service.site.as_ref(), life.peer, &call, out),
         (portmap::PROGRAM, portmap::VERSION) => portmap::call(service.options.port, &call, out),
         (procedures::PROGRAM, _) => Accepted::ProgramMismatch { version: procedures::VERSION },
+        (acl::PROGRAM, _) => Accepted::ProgramMismatch { version: acl::VERSION },
         (mount::PROGRAM, _) => Accepted::ProgramMismatch { version: mount::VERSION },
         (portmap::PROGRAM, _) => Accepted::ProgramMismatch { version: portmap::VERSION },
         _ => Accepted::ProgramUnavailable,
