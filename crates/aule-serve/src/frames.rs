@@ -13,8 +13,11 @@ use quick_cache::{Weighter, sync::Cache};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
+/// A damaged file is not looked at again for so long.
+const DAMAGED: Duration = Duration::from_secs(30);
 /// What a frame takes beside its bytes, in the cache's own tables.
 const OVERHEAD: u64 = 128;
 
@@ -54,6 +57,8 @@ pub struct FrameCache {
     checked: RwLock<HashMap<Digest, Arc<[Digest]>>>,
     /// Of each that is being compared, what others wait for.
     comparing: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    /// Those that are damaged, and when that was seen: who asks for one again and again must not cost much.
+    failed: Mutex<HashMap<Digest, Instant>>,
 }
 
 impl FrameCache {
@@ -65,6 +70,7 @@ impl FrameCache {
             frames: Cache::with_weighter(items, bytes, ByBytes),
             checked: RwLock::default(),
             comparing: Mutex::default(),
+            failed: Mutex::default(),
         }
     }
 
@@ -191,7 +197,18 @@ impl FrameCache {
         if let Some(digests) = self.known(content) {
             return Ok(Compared::Before(digests));
         }
+        {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.retain(|_, since| since.elapsed() < DAMAGED);
+            if failed.contains_key(&content.digest) {
+                return Err(ReadError::Damaged { content: content.digest, layer: place.layer() });
+            }
+        }
         let compared = self.compare_alone(place, content, asked);
+        if compared.is_err() {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.insert(content.digest, Instant::now());
+        }
         self.comparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&content.digest);
         compared
     }

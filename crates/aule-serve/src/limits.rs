@@ -48,6 +48,17 @@ impl Places {
         Some(Place { _one: one, of_address: Arc::clone(&self.of_address), address })
     }
 
+    /// A place for something of this address, when there is one; `None` when it has as many as it may have.
+    pub(crate) async fn enter(&self, address: IpAddr) -> Option<Place> {
+        // Of its own places first, so that who has too many does not wait among the others.
+        let has = self.of_address.lock().unwrap_or_else(PoisonError::into_inner).get(&address).copied();
+        if has.unwrap_or_default() >= self.per_address {
+            return None;
+        }
+        let one = Arc::clone(&self.all).acquire_owned().await.ok()?;
+        self.place(one, address)
+    }
+
     /// The next connection that may have a place; those that may not are closed. Waits while all places are taken.
     pub(crate) async fn accept(
         &self,
@@ -72,6 +83,7 @@ impl Places {
             let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
             // Without it a vanished peer keeps its place longer; no reason to refuse it.
             let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+            let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(KEEPALIVE));
             let _ = stream.set_nodelay(true);
             return Ok((stream, peer, place));
         }

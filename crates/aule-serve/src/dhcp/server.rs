@@ -95,7 +95,9 @@ fn answer(server: &Server, request: &Request, from: SocketAddr, port: u16) -> Op
         (_, address) if !address.is_unspecified() => SocketAddr::from((address, CLIENT_PORT)),
         _ => SocketAddr::from((Ipv4Addr::BROADCAST, CLIENT_PORT)),
     };
-    Some((Answer { request, server: own, file }.write(), to))
+    // The packet says where its answer goes to: that must not be anywhere.
+    let may = to.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) || site.allows(to.ip());
+    may.then(|| (Answer { request, server: own, file }.write(), to))
 }
 
 /// Sends an answer from the address that nodes are told. To everybody it goes out where that address is: Linux takes the

@@ -1,12 +1,16 @@
 //! Files of the store over HTTP, by digest: whole or in ranges, never before they were compared with their digest.
 
-use super::Shared;
-use crate::{published::Blob, server::Server};
+use super::{Ends, Shared};
+use crate::{
+    limits::{Place, Places},
+    published::Blob,
+    server::Server,
+};
 use aule_store::StoreError;
 use aule_tree::Digest;
 use axum::{
     body::{Body, Bytes},
-    extract::{Path, State},
+    extract::{ConnectInfo, Path, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -18,14 +22,19 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 /// How many bytes are read at once, and how many such pieces wait for the client.
 const PIECE: usize = 256 << 10;
 const PIECES: usize = 2;
-/// How many files are on their way at once; more wait.
-const TRANSFERS: usize = 256;
+/// How many files are on their way at once, in all and to one address; more wait, or are told to come later.
+const TRANSFERS: (usize, usize) = (256, 16);
+/// A client that takes nothing for so long is given up.
+pub(super) const STALLED: Duration = Duration::from_secs(30);
+/// A damaged file is not looked at again for so long.
+const DAMAGED: Duration = Duration::from_secs(30);
 
 /// How a file is told from another that took its place: device, inode, size, modification time.
 type Stamp = (u64, u64, u64, i64, i64);
@@ -35,7 +44,9 @@ pub(super) struct Files {
     good: Mutex<HashMap<Digest, Stamp>>,
     /// Held while one is compared, so that a hundred clients have it done once.
     comparing: tokio::sync::Mutex<()>,
-    transfers: Arc<Semaphore>,
+    /// Those that are damaged, and when that was seen.
+    bad: Mutex<HashMap<Digest, Instant>>,
+    transfers: Places,
 }
 
 impl Default for Files {
@@ -43,7 +54,8 @@ impl Default for Files {
         Files {
             good: Mutex::default(),
             comparing: tokio::sync::Mutex::default(),
-            transfers: Arc::new(Semaphore::new(TRANSFERS)),
+            bad: Mutex::default(),
+            transfers: Places::new(TRANSFERS.0, TRANSFERS.1),
         }
     }
 }
@@ -63,9 +75,19 @@ impl Files {
         if known() {
             return Ok(file);
         }
+        let is_bad = |bad: &mut HashMap<Digest, Instant>| {
+            bad.retain(|_, since| since.elapsed() < DAMAGED);
+            bad.contains_key(&digest)
+        };
+        if is_bad(&mut self.bad.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Err(StoreError::MissingBlob(digest));
+        }
         let store = Arc::clone(server);
         let verified = tokio::task::spawn_blocking(move || store.images.store().verify_blob(digest)).await;
-        verified.map_err(|error| at()(io::Error::other(error)))??;
+        if let Err(error) = verified.map_err(|error| at()(io::Error::other(error)))? {
+            self.bad.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, Instant::now());
+            return Err(error);
+        }
         self.good.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
         Ok(file)
     }
@@ -74,13 +96,14 @@ impl Files {
 /// A blob of one of the site's builds.
 pub(super) async fn artifact(
     State(shared): State<Shared>,
+    ConnectInfo(ends): ConnectInfo<Ends>,
     Path(digest): Path<String>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
     let found = digest.parse().ok().and_then(|digest| Some((digest, shared.server.images.blob(digest)?)));
     match found {
-        Some((digest, blob)) => respond(&shared, digest, &blob, &method, &headers).await,
+        Some((digest, blob)) => respond(&shared, ends, digest, &blob, &method, &headers).await,
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -105,6 +128,7 @@ fn wanted(range: Option<&HeaderValue>, size: u64) -> Wanted {
         (Ok(first), Ok(last)) => Wanted::Part(first, last.saturating_add(1).min(size)),
         (Ok(first), Err(_)) if last.is_empty() => Wanted::Part(first, size),
         (Err(_), Ok(0)) if first.is_empty() => Wanted::Nothing,
+        (Err(_), Ok(_)) if first.is_empty() && size == 0 => Wanted::Nothing,
         (Err(_), Ok(last)) if first.is_empty() => Wanted::Part(size.saturating_sub(last), size),
         _ => Wanted::All,
     }
@@ -113,6 +137,7 @@ fn wanted(range: Option<&HeaderValue>, size: u64) -> Wanted {
 /// Answers with a blob. Its digest is its strong entity tag.
 pub(super) async fn respond(
     shared: &Shared,
+    ends: Ends,
     digest: Digest,
     blob: &Blob,
     method: &Method,
@@ -150,16 +175,22 @@ pub(super) async fn respond(
     if method == Method::HEAD {
         return answer.body(Body::empty()).unwrap_or_else(failed);
     }
+    let Some(place) = shared.files.transfers.enter(ends.peer.ip().to_canonical()).await else { return later() };
     match shared.files.open(&shared.server, digest).await {
-        Ok(file) => {
-            let transfers = Arc::clone(&shared.files.transfers);
-            answer.body(stream(transfers, file, first, end)).unwrap_or_else(failed)
-        }
+        Ok(file) => answer.body(stream(place, file, first, end)).unwrap_or_else(failed),
+        // Told when it was seen.
+        Err(StoreError::MissingBlob(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Err(error) => {
             shared.server.warn(format!("an artifact cannot be served: {error}"));
             (StatusCode::INTERNAL_SERVER_ERROR, "it is damaged or cannot be read\n").into_response()
         }
     }
+}
+
+/// An answer to who asks for more than its share.
+pub(super) fn later() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], "too many transfers to this address\n")
+        .into_response()
 }
 
 /// An answer that cannot be made, which only happens with headers that are none.
@@ -168,10 +199,10 @@ pub(super) fn failed(_: axum::http::Error) -> Response {
 }
 
 /// A body of bytes `first..end` of a file, read as the client takes them.
-fn stream(transfers: Arc<Semaphore>, file: File, first: u64, end: u64) -> Body {
+fn stream(place: Place, file: File, first: u64, end: u64) -> Body {
     let (pieces, body) = channel(end - first);
     tokio::spawn(async move {
-        let Ok(_transfer) = transfers.acquire_owned().await else { return };
+        let _place = place;
         let file = Arc::new(file);
         let mut at = first;
         while at < end {
@@ -183,8 +214,9 @@ fn stream(transfers: Arc<Semaphore>, file: File, first: u64, end: u64) -> Body {
             let piece = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
             at += length as u64;
             let broken = piece.is_err();
-            // The client may be gone.
-            if pieces.send(piece).await.is_err() || broken {
+            // The client may be gone, or take nothing.
+            let sent = tokio::time::timeout(STALLED, pieces.send(piece)).await;
+            if !matches!(sent, Ok(Ok(()))) || broken {
                 return;
             }
         }
@@ -254,6 +286,8 @@ mod tests {
             assert_eq!(wanted(Some(&HeaderValue::from_static(range)), 10), expected, "{range}");
         }
         assert_eq!(wanted(None, 10), Wanted::All);
-        assert_eq!(wanted(Some(&HeaderValue::from_static("bytes=0-")), 0), Wanted::Nothing);
+        for range in ["bytes=0-", "bytes=-5", "bytes=-0", "bytes=0-0"] {
+            assert_eq!(wanted(Some(&HeaderValue::from_static(range)), 0), Wanted::Nothing, "{range} of nothing");
+        }
     }
 }

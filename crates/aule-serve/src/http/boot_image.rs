@@ -4,6 +4,7 @@
 use super::{Ends, Shared, blob};
 use crate::{
     boot_files,
+    limits::Places,
     nodes::{Identity, Known, Stage},
     published::{BootFiles, Published},
     server::Server,
@@ -24,10 +25,10 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{runtime::Handle, sync::mpsc};
 
-/// How many are made at once; more wait.
-const AT_ONCE: usize = 16;
+/// How many are made at once, in all and for one address.
+const AT_ONCE: (usize, usize) = (16, 2);
 /// How many measured images are remembered.
 const MEASURED_MAX: usize = 4096;
 /// How much is sent at once.
@@ -36,12 +37,12 @@ const PIECE: usize = 256 << 10;
 /// The boot images of all nodes: none is kept, only how large it is and what its digest is.
 pub(super) struct BootImages {
     measured: Mutex<HashMap<Digest, (u64, Digest)>>,
-    at_once: Arc<Semaphore>,
+    at_once: Places,
 }
 
 impl Default for BootImages {
     fn default() -> Self {
-        BootImages { measured: Mutex::default(), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+        BootImages { measured: Mutex::default(), at_once: Places::new(AT_ONCE.0, AT_ONCE.1) }
     }
 }
 
@@ -67,9 +68,7 @@ pub(super) async fn image(
     Path(name): Path<String>,
     method: Method,
 ) -> Response {
-    let Ok(permit) = Arc::clone(&shared.images.at_once).acquire_owned().await else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
+    let Some(place) = shared.images.at_once.enter(peer.ip().to_canonical()).await else { return blob::later() };
     let planned = planned(&shared, (peer, own), name, "boot.img").await;
     let (plan, size, digest) = match planned {
         Ok(planned) => planned,
@@ -88,9 +87,9 @@ pub(super) async fn image(
         let out = Forward { sink: Sink::Client(pieces.clone()), piece: Vec::with_capacity(PIECE), at: 0 };
         if let Err(error) = write(&shared.server, &plan, out) {
             // The client may be gone.
-            let _ = pieces.blocking_send(Err(error));
+            let _ = pieces.try_send(Err(error));
         }
-        drop(permit);
+        drop(place);
     });
     (headers, body).into_response()
 }
@@ -105,6 +104,7 @@ pub(super) async fn signature(
     let Some(key) = site.signing_key.as_ref().map(|it| it.file.clone()) else {
         return (StatusCode::NOT_FOUND, "the site names no signing_key\n").into_response();
     };
+    let Some(_place) = shared.images.at_once.enter(peer.ip().to_canonical()).await else { return blob::later() };
     let (plan, _, digest) = match planned(&shared, (peer, own), name, "boot.sig").await {
         Ok(planned) => planned,
         Err(response) => return *response,
@@ -153,7 +153,7 @@ async fn planned(
     let planned = tokio::task::spawn_blocking(move || {
         let server = &shared.server;
         let nothing = |text: String| Box::new((StatusCode::NOT_FOUND, text + "\n").into_response());
-        let identity = identity(server, &name);
+        let identity = identity(&name);
         let node = server.see(peer.ip(), identity.clone(), Stage::BootFiles, what);
         let node = node.map_err(|error| nothing(error.to_string()))?;
         if node.name != name && identity == Identity::default() {
@@ -184,16 +184,11 @@ async fn planned(
     planned.await.unwrap_or_else(|_| Err(Box::new(StatusCode::INTERNAL_SERVER_ERROR.into_response())))
 }
 
-/// Whom a path names: a serial number, an Ethernet address, or the name of a rule that says which machine it is for.
-fn identity(server: &Server, name: &str) -> Identity {
+/// Whom a path names: a serial number or an Ethernet address. (A name is for anybody to know; who asks by it must be known.)
+fn identity(name: &str) -> Identity {
     let serial = name.parse::<Serial>().ok().filter(|_| name.len() == 8);
     let mac = name.parse::<Mac>().ok();
-    if serial.is_some() || mac.is_some() {
-        return Identity { serial, mac, model: None };
-    }
-    let site = server.site();
-    let rule = site.nodes.iter().map(|it| &it.value).find(|it| it.name == name);
-    rule.map(|it| Identity { serial: it.matches.serial, mac: it.matches.mac, model: None }).unwrap_or_default()
+    Identity { serial, mac, model: None }
 }
 
 fn plan(server: &Server, node: &Known, reached: IpAddr) -> Option<Plan> {
@@ -312,7 +307,9 @@ impl Write for Forward<'_> {
             Sink::Hasher(hasher) => hasher.update(&piece),
             Sink::Client(_) if piece.is_empty() => {}
             Sink::Client(pieces) => {
-                pieces.blocking_send(Ok(piece.into())).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+                let sending = tokio::time::timeout(blob::STALLED, pieces.send(Ok(piece.into())));
+                let sent = Handle::current().block_on(sending);
+                sent?.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
             }
         }
         Ok(())

@@ -1,13 +1,13 @@
 //! The pull part of the OCI distribution API (distribution-spec 1.1): every image of the site is a repository with the tag
 //! `latest`, and has beside it the name and variant by which the store knows it.
 
-use super::{Shared, blob};
+use super::{Ends, Shared, blob};
 use crate::{published::Published, server::Server};
 use aule_store::{Reference, oci::media_type};
 use aule_tree::Digest;
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{ConnectInfo, Path, State},
     http::{HeaderMap, HeaderName, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -40,6 +40,7 @@ fn repositories(server: &Server) -> Repositories {
 /// `/v2/<repository>/{manifests,blobs,tags,referrers}/<what>`. The name of a repository may have slashes.
 pub(super) async fn get(
     State(shared): State<Shared>,
+    ConnectInfo(ends): ConnectInfo<Ends>,
     Path(path): Path<String>,
     method: Method,
     headers: HeaderMap,
@@ -66,7 +67,7 @@ pub(super) async fn get(
             let Some((digest, found)) = found else {
                 return error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "the image has no such manifest");
             };
-            let mut answer = blob::respond(&shared, digest, &found, &method, &headers).await;
+            let mut answer = blob::respond(&shared, ends, digest, &found, &method, &headers).await;
             // A tag moves.
             if tag.parse::<Digest>().is_err() {
                 answer.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache"));
@@ -76,7 +77,7 @@ pub(super) async fn get(
         ("blobs", digest) => {
             let found = digest.parse().ok().and_then(|it| Some((it, shared.server.images.blob(it)?)));
             match found {
-                Some((digest, found)) => blob::respond(&shared, digest, &found, &method, &headers).await,
+                Some((digest, found)) => blob::respond(&shared, ends, digest, &found, &method, &headers).await,
                 None => error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "the image has no such blob"),
             }
         }

@@ -29,6 +29,8 @@ use tokio::{
 const CALL_MAX: usize = procedures::WRITE_MAX as usize + 4096;
 /// How many reads of one connection may be on their way to the disk.
 const SLOW_MAX: usize = 16;
+/// The same of all connections: far fewer than there are threads for what may wait, so that others find one.
+const DISK_MAX: usize = 64;
 /// Replies are written together up to about this size.
 const BATCH: usize = 256 << 10;
 /// How many bytes of replies may wait for one client to take them, and for all together.
@@ -39,7 +41,7 @@ const UNIT: usize = 1 << 10;
 /// A client that is quiet so long needs no memory kept ready.
 const QUIET: Duration = Duration::from_secs(5);
 /// How often is noted that a client lives.
-const LIVES: Duration = Duration::from_secs(20);
+const LIVES: Duration = Duration::from_secs(2);
 
 /// How the server behaves.
 #[derive(Debug, Clone)]
@@ -72,12 +74,19 @@ pub(crate) struct Service<S> {
     options: NfsOptions,
     /// Replies that wait to be taken.
     waiting: Arc<Semaphore>,
+    /// Reads that are on their way to the disk.
+    disk: Arc<Semaphore>,
 }
 
 impl<S> Service<S> {
     /// A service of a site.
     pub(crate) fn new(site: Arc<S>, options: NfsOptions) -> Self {
-        Service { site, options, waiting: Arc::new(Semaphore::new(WAITING_ALL_MAX / UNIT)) }
+        Service {
+            site,
+            options,
+            waiting: Arc::new(Semaphore::new(WAITING_ALL_MAX / UNIT)),
+            disk: Arc::new(Semaphore::new(DISK_MAX)),
+        }
     }
 
     /// What is served.
@@ -247,10 +256,12 @@ async fn receive<S: Site>(
                 Done::Slow(xid, read) => {
                     let Ok(permit) = Arc::clone(&slow).acquire_owned().await else { return Ok(()) };
                     let room = outbox.room(read.count()).await?;
+                    let Ok(disk) = Arc::clone(&service.disk).acquire_owned().await else { return Ok(()) };
                     let (service, replies) = (Arc::clone(service), outbox.replies.clone());
                     let buffer = outbox.spare.take();
                     tokio::task::spawn_blocking(move || {
                         let reply = Reply { bytes: slow_reply(&service, xid, &read, buffer), _room: room };
+                        drop(disk);
                         // The connection may be gone by now.
                         let _ = replies.blocking_send(reply);
                         drop(permit);

@@ -29,6 +29,8 @@ use tokio::runtime::Handle;
 /// How many transfers there may be at once, and how many of one address.
 const TRANSFERS_MAX: usize = 8192;
 const PER_ADDRESS_MAX: usize = 64;
+/// How many bytes are sent without waiting: any client may write another one's address on its packets.
+const WINDOW_BYTES: u16 = 65_535;
 /// More threads than this would only wait for the network.
 const THREADS_MAX: usize = 4;
 /// How often is looked for packets that are to be sent again.
@@ -172,7 +174,9 @@ impl Service {
         }
         match service.find(request, peer.ip(), own) {
             Some(source) => {
-                let granted = request.options;
+                let mut granted = request.options;
+                let block = granted.block.unwrap_or(packet::BLOCK_DEFAULT);
+                granted.window = granted.window.map(|window| window.min((WINDOW_BYTES / block).max(1)));
                 let (transfer, next) = Transfer::begin(source.size(), &granted, Instant::now());
                 let mut transfers = service.transfers();
                 *transfers.of_address.entry(peer.ip()).or_default() += 1;

@@ -128,7 +128,9 @@ impl Transfer {
             return Next::GaveUp;
         }
         self.due = now + self.timeout;
-        if self.open { self.window() } else { Next::Options }
+        // The first block alone: its acknowledgement says what else is missing.
+        let first = self.acknowledged + 1;
+        if self.open { Next::Blocks(first..=first) } else { Next::Options }
     }
 }
 
