@@ -2,9 +2,10 @@
 //! that cannot be read.
 
 use crate::{
-    http::read_signing_key,
+    http::{SECRET_MAX, read_signing_key},
     images::Images,
-    nodes::{Boot, Identity, Known, Stage},
+    nfs::HandleKey,
+    nodes::{Boot, Identity, Known, Stage, is_named},
     published::Published,
     render::{self, Place},
     site::{Mac, Mistake, Node, Serial, Site, place},
@@ -41,6 +42,11 @@ pub fn check(path: &Path, site: &Site, images: &Images) -> Vec<Mistake> {
     let mut secrets = BTreeMap::new();
     for (name, secret) in &site.secrets {
         match fs::read_to_string(&secret.file) {
+            Ok(text) if text.len() > SECRET_MAX => {
+                let message =
+                    format!("the secret `{name}` has more than {SECRET_MAX} bytes: {}", secret.file.display());
+                mistakes.push(Mistake::new(path, (0, 0), message));
+            }
             Ok(text) => drop(secrets.insert(name.clone(), text)),
             // Never what it holds.
             Err(error) => {
@@ -114,12 +120,14 @@ fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderEr
         },
         last: 0,
         heard: None,
+        read: None,
+        named: is_named(rule),
     })
 }
 
 /// What of a build cannot be rendered for a node, and why.
 fn unrendered(build: &Published, node: &Known, secrets: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let place = Place { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), http: 80 };
+    let place = Place { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), http: 80, key: HandleKey::new(b"a check") };
     let mut failed = Vec::new();
     for file in build.boot.iter().flat_map(|boot| boot.sorted().into_iter().filter(|file| file.template)) {
         let Some(boot) = &build.boot else { continue };

@@ -7,6 +7,7 @@ mod seed;
 mod status;
 
 pub(crate) use boot_image::read_key as read_signing_key;
+pub(crate) use seed::SECRET_MAX;
 
 use crate::{limits::Places, server::Server};
 use axum::{

@@ -14,6 +14,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 /// What names stand for at one moment. A switch replaces it whole.
@@ -37,6 +38,8 @@ pub struct Images {
     opening: Mutex<()>,
     /// When each build was used last, in seconds since 1970.
     used: Mutex<HashMap<Digest, u64>>,
+    /// What could not be opened, and when: thousand nodes that ask for it must not try it thousand times.
+    failed: Mutex<HashMap<Digest, Instant>>,
     /// What the lease says now.
     leased: Mutex<Option<BTreeSet<Digest>>>,
 }
@@ -49,6 +52,8 @@ struct Opened {
 
 /// For so long after its last use, in seconds, a build is kept in the store for nodes that run from it and are silent.
 const LEASE: u64 = 7 * 24 * 3600;
+/// For so long what could not be opened is not tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 /// For so long a build that no name stands for stays open.
 const OPEN: u64 = 3600;
 
@@ -82,6 +87,7 @@ impl Images {
             open: RwLock::default(),
             opening: Mutex::default(),
             used: Mutex::default(),
+            failed: Mutex::default(),
             leased: Mutex::default(),
         }
     }
@@ -125,6 +131,8 @@ impl Images {
         }
         next.known.extend(next.current.values().map(|it| it.digest));
         next.known.extend(self.used().keys().copied());
+        // Nodes may come over from another server of this store, and with them what only its lease keeps.
+        next.known.extend(self.store.leased()?);
         looked.switched = next
             .current
             .iter()
@@ -169,6 +177,10 @@ impl Images {
             *leased = Some(wanted);
         }
         Ok(())
+    }
+
+    fn failed(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn used(&self) -> MutexGuard<'_, HashMap<Digest, u64>> {
@@ -233,7 +245,16 @@ impl Images {
         if let Some(found) = find() {
             return Ok(found);
         }
-        let published = Arc::new(Published::open(&self.store, &Reference { name: None, digest: Some(digest) })?);
+        if let Some(since) = self.failed().get(&digest).filter(|since| since.elapsed() < AGAIN) {
+            let reason = format!("it could not be opened {} s ago", since.elapsed().as_secs());
+            return Err(StoreError::NotABuild { digest, reason });
+        }
+        let opened = Published::open(&self.store, &Reference { name: None, digest: Some(digest) });
+        match &opened {
+            Ok(_) => self.failed().remove(&digest),
+            Err(_) => self.failed().insert(digest, Instant::now()),
+        };
+        let published = Arc::new(opened?);
         let opened = Opened { published: Arc::clone(&published), used: AtomicU64::new(now()) };
         self.open.write().unwrap_or_else(PoisonError::into_inner).insert(key, opened);
         Ok(published)

@@ -168,7 +168,18 @@ pub struct Known {
     pub last: u64,
     /// The same by a clock that never jumps; `None` when that is longer ago than a pause.
     pub heard: Option<Instant>,
+    /// When it read from its root last.
+    pub read: Option<Instant>,
+    /// Whether its name alone says which machine it is: that is so where the rule is for one machine, or the name holds what is
+    /// known of it.
+    pub named: bool,
 }
+
+/// The longest text of an event: names are for anybody to choose.
+const WHAT_MAX: usize = 64;
+/// A node that read from its root so lately does not begin to boot, unless it asked for an address: somebody on it asks for a
+/// boot file.
+const ALIVE: Duration = Duration::from_secs(6);
 
 /// A node that asked for an address and for nothing else yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +214,8 @@ struct All {
     waiting: HashMap<Mac, Waiting>,
     /// Those that are to be written down.
     changed: HashSet<IpAddr>,
+    /// Those of which nothing is to be kept.
+    gone: HashSet<IpAddr>,
 }
 
 /// Why a node gets nothing.
@@ -217,6 +230,12 @@ pub enum Unserved {
     /// Its name cannot be made.
     #[error("its name cannot be made: {0}")]
     Name(String),
+    /// Something else has this address.
+    #[error("it is another machine than the one that runs at this address")]
+    Another,
+    /// There is no such file for it.
+    #[error("there is no such file")]
+    NoFile,
 }
 
 /// The rule for a node: the first that matches.
@@ -228,6 +247,11 @@ pub fn rule<'a>(site: &'a Site, identity: &Identity) -> Option<&'a Node> {
             && fits(mac.is_some(), *mac == identity.mac)
             && fits(model.is_some(), *model == identity.model))
     })
+}
+
+/// Whether the names that a rule gives say which machine is meant.
+pub fn is_named(rule: &Node) -> bool {
+    rule.matches.serial.is_some() || rule.matches.mac.is_some() || rule.name.contains("{{")
 }
 
 /// What a request says of the node that sends it.
@@ -285,6 +309,20 @@ impl Nodes {
     /// # Errors
     /// When the site has nothing for it.
     pub fn see(&self, site: &Site, images: &Images, seen: Seen) -> Result<Known, Unserved> {
+        self.see_if(site, images, seen, |known| Some(known.clone()))
+    }
+
+    /// The same, where `wanted` finds what the node asks for; nothing is noted of a request for what is not there.
+    ///
+    /// # Errors
+    /// When the site has nothing for it.
+    pub fn see_if<T>(
+        &self,
+        site: &Site,
+        images: &Images,
+        seen: Seen,
+        wanted: impl FnOnce(&Known) -> Option<T>,
+    ) -> Result<T, Unserved> {
         let mut all = self.all_of_them();
         let all = &mut *all;
         let begins = seen.stage <= Stage::BootFiles;
@@ -292,7 +330,12 @@ impl Nodes {
             self.adopt(all, seen.address);
         }
         // Another serial or address from here is another machine: nothing of the one before counts.
-        let before = all.known.get(&seen.address).filter(|known| known.identity.agrees(&seen.identity));
+        let here = all.known.get(&seen.address);
+        let before = here.filter(|known| known.identity.agrees(&seen.identity));
+        let alive = here.is_some_and(|known| known.read.is_some_and(|read| read.elapsed() < ALIVE));
+        if alive && before.is_none() {
+            return Err(Unserved::Another);
+        }
         let mut identity = seen.identity.clone();
         if let Some(known) = before {
             identity = identity.and(&known.identity);
@@ -306,7 +349,7 @@ impl Nodes {
                 && seen.now.saturating_sub(it.last()) <= PATIENCE
                 && it.identity.is_same(&identity, it.address == Some(seen.address))
         });
-        let asked = asked.and_then(|it| it.identity.mac).and_then(|mac| all.waiting.remove(&mac));
+        let asked = asked.cloned();
         if let Some(asked) = &asked {
             identity = identity.and(&asked.identity);
         }
@@ -316,13 +359,17 @@ impl Nodes {
             begins
                 && (asked.is_some()
                     || known.boot.image != rule.image
-                    || known.boot.stage > Stage::BootFiles
+                    || known.boot.stage > Stage::BootFiles && !alive
                     || known.heard.is_none_or(|heard| heard.elapsed() > PAUSE))
         });
+        // The build that the node says it runs from counts, also where another server saw it begin since.
+        let other = |known: &Known| seen.build.as_ref().is_some_and(|it| it.digest != known.boot.build.digest);
+        let fresh = fresh || !begins && before.is_some_and(other);
+        let number = before.map_or(0, |it| it.boot.number) + 1;
         let mut boot = match before.filter(|_| !fresh) {
             Some(known) => known.boot.clone(),
             None => Boot {
-                number: before.map_or(0, |it| it.boot.number) + 1,
+                number,
                 image: rule.image.clone(),
                 build: match seen.build {
                     Some(build) if !begins => build,
@@ -335,13 +382,19 @@ impl Nodes {
                 released: BTreeSet::new(),
             },
         };
-        boot.events.extend(asked.into_iter().flat_map(|it| it.events));
+        boot.events.extend(asked.iter().flat_map(|it| it.events.clone()));
         let name = render::name(rule, &identity, seen.address).map_err(|error| Unserved::Name(error.to_string()))?;
-        boot.note(Event { at: seen.now, stage: seen.stage, what: seen.what });
+        boot.note(Event { at: seen.now, stage: seen.stage, what: seen.what.chars().take(WHAT_MAX).collect() });
+        let read = before.filter(|_| !fresh).and_then(|it| it.read);
+        let named = is_named(rule);
         let (address, vars, heard) = (seen.address, rule.vars.clone(), Some(Instant::now()));
-        let known = Known { address, identity, name, vars, boot, last: seen.now, heard };
-        all.insert(known.clone());
-        Ok(known)
+        let known = Known { address, identity, name, vars, boot, last: seen.now, heard, read, named };
+        let found = wanted(&known).ok_or(Unserved::NoFile)?;
+        if let Some(mac) = asked.and_then(|it| it.identity.mac) {
+            all.waiting.remove(&mac);
+        }
+        all.insert(known);
+        Ok(found)
     }
 
     /// Finds a node again that booted from one address and has another one now, as its firmware and its system may get
@@ -354,6 +407,7 @@ impl Nodes {
         let before = all.known.values().filter(|it| it.identity.mac == Some(mac)).max_by_key(|it| it.last);
         let Some(before) = before.map(|it| it.address) else { return };
         if let Some(mut known) = all.known.remove(&before) {
+            all.gone.insert(before);
             known.address = address;
             all.insert(known);
         }
@@ -367,6 +421,14 @@ impl Nodes {
         (known.last, known.heard) = (now, Some(Instant::now()));
         if known.boot.note(Event { at: now, stage, what: what.to_owned() }) {
             all.changed.insert(address);
+        }
+    }
+
+    /// Notes that a node reads from its root.
+    pub fn reads(&self, address: IpAddr, now: u64) {
+        if let Some(known) = self.all_of_them().known.get_mut(&address) {
+            let instant = Some(Instant::now());
+            (known.last, known.heard, known.read) = (now, instant, instant);
         }
     }
 
@@ -407,11 +469,24 @@ impl Nodes {
         waiting
     }
 
-    /// The nodes of which something changed since this was asked last.
-    pub fn changed(&self) -> Vec<Known> {
+    /// The node at an address.
+    pub fn at(&self, address: IpAddr) -> Option<Known> {
+        self.all_of_them().known.get(&address).cloned()
+    }
+
+    /// Another address at which a node of the same name was heard of lately.
+    pub fn twin(&self, node: &Known) -> Option<IpAddr> {
+        let all = self.all_of_them();
+        let lately = |it: &&Known| it.heard.is_some_and(|heard| heard.elapsed() < PAUSE);
+        let mut twins = all.known.values().filter(|it| it.name == node.name && it.address != node.address);
+        twins.find(lately).map(|it| it.address)
+    }
+
+    /// The addresses of nodes of which something changed since this was asked last, and of those that are forgotten.
+    pub fn changed(&self) -> Vec<IpAddr> {
         let mut all = self.all_of_them();
-        let changed = std::mem::take(&mut all.changed);
-        changed.iter().filter_map(|address| all.known.get(address).cloned()).collect()
+        let all = &mut *all;
+        all.changed.drain().chain(all.gone.drain()).collect()
     }
 
     /// The digests that nodes boot or run from.
@@ -423,9 +498,14 @@ impl Nodes {
 impl All {
     fn insert(&mut self, known: Known) {
         if !self.known.contains_key(&known.address) && self.known.len() >= NODES_MAX {
-            let oldest = self.known.values().min_by_key(|it| it.last).map(|it| it.address);
-            oldest.and_then(|address| self.known.remove(&address));
+            // First those that only asked for boot files: that can be anybody.
+            let oldest = self.known.values().min_by_key(|it| (it.boot.stage > Stage::BootFiles, it.last));
+            if let Some(address) = oldest.map(|it| it.address) {
+                self.known.remove(&address);
+                self.gone.insert(address);
+            }
         }
+        self.gone.remove(&known.address);
         self.changed.insert(known.address);
         self.known.insert(known.address, known);
     }

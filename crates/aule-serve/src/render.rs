@@ -3,12 +3,13 @@
 //! Templates are Jinja. A name that is not defined is an error, never an empty text.
 
 use crate::{
+    nfs::HandleKey,
     nodes::{Identity, Known},
-    site::Node,
+    site::{Mac, Node},
 };
 use aule_tree::Hasher;
 use minijinja::{
-    Environment, UndefinedBehavior, context,
+    Environment, UndefinedBehavior,
     syntax::SyntaxConfig,
     value::{Serde, Value},
 };
@@ -18,12 +19,62 @@ use std::{collections::BTreeMap, net::IpAddr};
 const RENDERED_MAX: usize = 1 << 20;
 
 /// Where a node finds this server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Place {
     /// The address that it is told.
     pub address: IpAddr,
     /// The port of HTTP.
     pub http: u16,
+    /// What signs the addresses of seeds.
+    pub key: HandleKey,
+}
+
+impl Place {
+    /// Where the node's seed is. The address names the build and the machine, and is signed: a server that did not see this
+    /// boot begin still gives the seed that belongs to the root, to the node that it belongs to.
+    pub fn seed_url(&self, node: &Known) -> String {
+        format!("{}/seed/{}/{}/", origin(self), node.name, SeedAddress::of(node).write(&self.key, &node.name))
+    }
+}
+
+/// What the address of a seed says beside the node's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedAddress {
+    /// The first half of the digest of the build.
+    pub build: [u8; 16],
+    /// Who the node is.
+    pub identity: Identity,
+}
+
+impl SeedAddress {
+    fn of(node: &Known) -> Self {
+        let identity = Identity { model: None, ..node.identity.clone() };
+        SeedAddress { build: crate::nfs::prefix(node.boot.build.digest), identity }
+    }
+
+    fn code(&self, key: &HandleKey, name: &str) -> String {
+        let Identity { serial, mac, .. } = &self.identity;
+        let said = format!("{name} {} {serial:?} {mac:?}", hex::encode(self.build));
+        hex::encode(key.derive("aule seed address", said.as_bytes())).chars().take(16).collect()
+    }
+
+    /// `<build>-<serial>-<mac>-<code>`, in hexadecimal; empty where something is not known.
+    fn write(&self, key: &HandleKey, name: &str) -> String {
+        let serial = self.identity.serial.map(|it| it.to_string()).unwrap_or_default();
+        let mac = self.identity.mac.map(|it| hex::encode(it.0)).unwrap_or_default();
+        format!("{}-{serial}-{mac}-{}", hex::encode(self.build), self.code(key, name))
+    }
+
+    /// Reads one that was written for a node of this name with this key.
+    pub fn read(text: &str, key: &HandleKey, name: &str) -> Option<SeedAddress> {
+        let parts: Vec<&str> = text.split('-').collect();
+        let [build, serial, mac, _] = parts.as_slice() else { return None };
+        let build: [u8; 16] = hex::decode(build).ok()?.try_into().ok()?;
+        let serial = if serial.is_empty() { None } else { Some(serial.parse().ok()?) };
+        let mac = if mac.is_empty() { None } else { Some(Mac(hex::decode(mac).ok()?.try_into().ok()?)) };
+        let address = SeedAddress { build, identity: Identity { serial, mac, model: None } };
+        (address.write(key, name) == text).then_some(address)
+    }
 }
 
 /// A template that cannot be rendered.
@@ -90,21 +141,23 @@ pub fn text(
     place: &Place,
     secrets: &BTreeMap<String, String>,
 ) -> Result<String, RenderError> {
-    let values = context! {
-        server => place.address.to_string(),
-        export => format!("/{}", node.boot.build.digest.hex()),
-        seed => seed_url(node, place),
-        name => node.name.clone(),
-        image => node.boot.image.clone(),
-        digest => node.boot.build.digest.to_string(),
-        serial => node.identity.serial.map(|it| it.to_string()),
-        mac => node.identity.mac.map(|it| it.to_string()),
-        model => node.identity.model.clone(),
-        address => node.address.to_string(),
-        vars => Serde(&node.vars),
-        secrets => Serde(secrets),
-    };
-    render(template, values)
+    let mut values: BTreeMap<&str, Value> = BTreeMap::from([
+        ("server", place.address.to_string().into()),
+        ("export", format!("/{}", node.boot.build.digest.hex()).into()),
+        ("seed", place.seed_url(node).into()),
+        ("name", node.name.clone().into()),
+        ("image", node.boot.image.clone().into()),
+        ("digest", node.boot.build.digest.to_string().into()),
+        ("address", node.address.to_string().into()),
+        ("vars", Value::from(Serde(&node.vars))),
+        ("secrets", Value::from(Serde(secrets))),
+    ]);
+    // What is not known is not defined, and so an error.
+    let Identity { serial, mac, model } = &node.identity;
+    values.extend(serial.map(|it| ("serial", it.to_string().into())));
+    values.extend(mac.map(|it| ("mac", it.to_string().into())));
+    values.extend(model.clone().map(|it| ("model", it.into())));
+    render(template, Value::from(Serde(&values)))
 }
 
 /// Whether a template uses a variable of this name.
@@ -126,13 +179,6 @@ pub fn origin(place: &Place) -> String {
     };
     let port = if place.http == 80 { String::new() } else { format!(":{}", place.http) };
     format!("http://{host}{port}")
-}
-
-/// Where the node's seed is. The address names the build, by the first half of its digest: a server that did not see this
-/// boot begin still gives the seed that belongs to the root.
-pub fn seed_url(node: &Known, place: &Place) -> String {
-    let digest = node.boot.build.digest.hex();
-    format!("{}/seed/{}/{}/", origin(place), node.name, digest.get(..32).unwrap_or_default())
 }
 
 /// The machine id of a node: the same at each boot and on each server, another for each node. Not a secret.
@@ -157,6 +203,10 @@ pub fn instance_id(node: &Known) -> String {
 
 fn identify(hasher: &mut Hasher, node: &Known) {
     hasher.field(node.name.as_bytes());
+    // What else is known of it may differ from boot to boot, as it comes from DHCP here and from TFTP there.
+    if node.named {
+        return;
+    }
     hasher.field(node.identity.serial.map(|it| it.to_string()).unwrap_or_default().as_bytes());
     let mac = if node.identity.serial.is_some() { None } else { node.identity.mac };
     hasher.field(mac.map(|it| it.to_string()).unwrap_or_default().as_bytes());

@@ -8,7 +8,7 @@ use crate::{
     neighbours,
     nfs::{self, HandleKey, Located, Prefix},
     nodes::{Identity, Known, Nodes, Seen, Stage, Unserved},
-    render::Place,
+    render::{Place, SeedAddress},
     site::Site,
     state::State,
 };
@@ -23,7 +23,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Told what happens, for logs. Called from many threads.
@@ -34,9 +34,25 @@ pub trait Observer: Send + Sync {
     fn warn(&self, message: &str);
 }
 
-/// How many different warnings are told before they are only counted.
-const WARNINGS_MAX: usize = 1024;
+/// How many different warnings are told before they are only counted, how long they are, and when they are told again.
+const WARNINGS_MAX: usize = 512;
+const MESSAGE_MAX: usize = 400;
+const FORGET: Duration = Duration::from_secs(600);
 
+/// What was warned of since some moment.
+struct Warned {
+    since: Instant,
+    messages: HashSet<String>,
+}
+
+impl Default for Warned {
+    fn default() -> Self {
+        Warned { since: Instant::now(), messages: HashSet::new() }
+    }
+}
+
+/// How long after a failure images are looked at again.
+const RETRY: Duration = Duration::from_secs(3);
 /// How often, in seconds, the store is told what is used, even if nothing was switched.
 const KEEP: u64 = 60;
 
@@ -55,7 +71,7 @@ pub struct Server {
     key: HandleKey,
     observer: Arc<dyn Observer>,
     /// What was warned of: the same again is not told again.
-    warned: Mutex<HashSet<String>>,
+    warned: Mutex<Warned>,
     looking: Mutex<Looking>,
 }
 
@@ -78,6 +94,8 @@ struct Looking {
     /// Of its index: device, inode, modification time.
     index: Option<(u64, u64, i64, i64)>,
     kept: u64,
+    /// When what could not be opened is tried again.
+    again: Option<Instant>,
     /// Whether leases cannot be written, so that its lock is held instead.
     locked: bool,
 }
@@ -109,8 +127,14 @@ impl Server {
         };
         let site = server.site();
         let looked = server.images.refresh(&site, now())?;
-        if let Some((name, error)) = looked.failed.into_iter().next() {
-            return Err(StoreError::Image { name, source: Box::new(error) });
+        // One that cannot be opened is no reason to leave the nodes of the others without a root.
+        let nothing = looked.switched.is_empty();
+        for (name, error) in looked.failed {
+            let error = StoreError::Image { name, source: Box::new(error) };
+            if nothing {
+                return Err(error);
+            }
+            server.warn(error.to_string());
         }
         server.tell(&looked.switched);
         let wrong = |path: &std::path::Path, reason| server.warn(format!("{} is left out: {reason}", path.display()));
@@ -136,11 +160,21 @@ impl Server {
         let all = |error| (String::from("(all)"), error);
         let before = self.site();
         self.lock_store(&looking).map_err(all)?;
-        let looked = self.images.refresh(&site, now()).map_err(all)?;
-        if let Some(failed) = looked.failed.into_iter().next() {
-            self.images.refresh(&before, now()).map_err(all)?;
-            return Err(failed);
-        }
+        let looked = self.images.refresh(&site, now()).map_err(all).and_then(|looked| match looked.failed.len() {
+            0 => Ok(looked.switched),
+            _ => Err(looked.failed.into_iter().next().unwrap_or_else(|| all(StoreError::BadRef(String::new())))),
+        });
+        let switched = match looked {
+            Ok(switched) => switched,
+            Err(failed) => {
+                // Back to what was served.
+                if let Err(error) = self.images.refresh(&before, now()) {
+                    self.warn(format!("the images cannot be looked at: {error}"));
+                }
+                self.keep_now(&mut looking);
+                return Err(failed);
+            }
+        };
         let moved = |what: bool, name| what.then_some(name);
         let names = [
             moved(site.listen != before.listen, "listen"),
@@ -151,7 +185,7 @@ impl Server {
         ];
         let names: Vec<_> = names.into_iter().flatten().collect();
         *self.site.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(site);
-        self.tell(&looked.switched);
+        self.tell(&switched);
         self.observer.note("the site file was read anew");
         if !names.is_empty() {
             self.observer.warn(&format!("what it says of {} counts from the next start on", names.join(", ")));
@@ -173,15 +207,16 @@ impl Server {
 
     /// Looks, some times a second, what the images' names stand for now, and writes down what changed.
     pub fn look(&self) {
-        for node in self.nodes.changed() {
-            if let Err(error) = self.state.save(&node, false) {
+        for address in self.nodes.changed() {
+            if let Err(error) = self.state.save(address, false, || self.nodes.at(address)) {
                 self.warn(format!("the state cannot be written: {error}"));
             }
         }
         let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.images.store().root().join("index.json");
         let index = fs::metadata(path).map(|it| (it.dev(), it.ino(), it.mtime(), it.mtime_nsec())).ok();
-        let changed = index.is_some() && index != looking.index;
+        let waits = looking.again.is_some_and(|again| Instant::now() < again);
+        let changed = index.is_some() && index != looking.index && !waits;
         if !changed && now().abs_diff(looking.kept) < KEEP {
             return;
         }
@@ -193,10 +228,13 @@ impl Server {
             match self.images.refresh(&self.site(), now()) {
                 Ok(looked) => {
                     self.tell(&looked.switched);
+                    let all_good = looked.failed.is_empty();
                     for (name, error) in looked.failed {
                         self.warn(format!("image {name} stays what it is: {error}"));
                     }
-                    looking.index = index;
+                    // What failed is tried again, as its blobs may still be on their way.
+                    looking.index = index.filter(|_| all_good);
+                    looking.again = (!all_good).then(|| Instant::now() + RETRY);
                 }
                 // A store that cannot be read for a moment is no reason to stop: what is served stays.
                 Err(error) => self.warn(format!("the images cannot be looked at: {error}")),
@@ -225,10 +263,15 @@ impl Server {
     /// Writes everything down before the end.
     pub fn close(&self) {
         for node in self.nodes.all() {
-            if let Err(error) = self.state.save(&node, false) {
+            if let Err(error) = self.state.save(node.address, false, || self.nodes.at(node.address)) {
                 self.warn(format!("the state cannot be written: {error}"));
             }
         }
+    }
+
+    /// What the address of a seed says, if this site's key signed it for a node of this name.
+    pub(crate) fn seed_address(&self, text: &str, name: &str) -> Option<SeedAddress> {
+        SeedAddress::read(text, &self.key, name)
     }
 
     /// The SSH host key of a node.
@@ -246,8 +289,12 @@ impl Server {
             true => "its secrets were given out in this boot already".to_owned(),
             false => "this server did not see the boot begin, so it gives no secrets".to_owned(),
         };
-        let node = self.nodes.release(node, document).ok_or_else(refused)?;
-        self.state.save(&node, true).map_err(|error| format!("that they are given cannot be written down: {error}"))
+        self.nodes.release(node, document).ok_or_else(refused)?;
+        if let Some(other) = self.nodes.twin(node) {
+            self.warn(format!("{} gets secrets as {}, and {other} is called so, too", node.address, node.name));
+        }
+        let saved = self.state.save(node.address, true, || self.nodes.at(node.address));
+        saved.map_err(|error| format!("that they are given cannot be written down: {error}"))
     }
 
     /// Tells something once.
@@ -255,10 +302,18 @@ impl Server {
         self.observer.note(message);
     }
 
-    /// Tells that something is wrong, the same thing only once.
+    /// Tells that something is wrong, the same thing only once in ten minutes.
     pub fn warn(&self, message: String) {
         self.counters.warnings.fetch_add(1, Ordering::Relaxed);
+        // A part of it may come from a client: no line feed and no escape of a terminal gets into the log.
+        let escape = |it: char| if it.is_control() { it.escape_default().collect() } else { it.to_string() };
+        let message: String = message.chars().take(MESSAGE_MAX).map(escape).collect();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever fills the list silences nobody for long.
+        if warned.since.elapsed() > FORGET {
+            *warned = Warned::default();
+        }
+        let warned = &mut warned.messages;
         if warned.len() < WARNINGS_MAX && warned.insert(message.clone()) {
             self.observer.warn(&message);
             if warned.len() == WARNINGS_MAX {
@@ -287,15 +342,33 @@ impl Server {
         stage: Stage,
         what: &str,
     ) -> Result<Known, Unserved> {
+        self.see_if(address, identity, build, stage, what, |known| Some(known.clone()))
+    }
+
+    /// The same, where `wanted` finds what the node asks for; nothing is noted of a request for what is not there.
+    ///
+    /// # Errors
+    /// When the site has nothing for it.
+    pub(crate) fn see_if<T>(
+        &self,
+        address: IpAddr,
+        identity: Identity,
+        build: Option<Prefix>,
+        stage: Stage,
+        what: &str,
+        wanted: impl FnOnce(&Known) -> Option<T>,
+    ) -> Result<T, Unserved> {
         let address = address.to_canonical();
         let build = build.and_then(|prefix| match self.images.by_prefix(prefix, now()) {
             Found::Open(published) => Some(published),
             Found::Unknown | Found::Fails(_) => None,
         });
         let seen = Seen { address, identity, build, stage, what: what.to_owned(), now: now() };
-        self.nodes.see(&self.site(), &self.images, seen).inspect_err(|error| {
-            // Not what it asks for, which is for anybody to choose.
-            self.warn(format!("{address} gets nothing: {error}"));
+        self.nodes.see_if(&self.site(), &self.images, seen, wanted).inspect_err(|error| {
+            // Not what it asks for, which is for anybody to choose; and firmware asks for much that is not there.
+            if *error != Unserved::NoFile {
+                self.warn(format!("{address} gets nothing: {error}"));
+            }
         })
     }
 
@@ -303,7 +376,7 @@ impl Server {
     pub fn place(&self, reached: IpAddr) -> Place {
         let site = self.site();
         let address = site.address.map_or(reached.to_canonical(), IpAddr::V4);
-        Place { address, http: site.listen.http.map_or(80, |it| it.port()) }
+        Place { address, http: site.listen.http.map_or(80, |it| it.port()), key: self.key.clone() }
     }
 }
 
@@ -371,6 +444,6 @@ impl nfs::Site for Server {
 
     fn lives(&self, peer: IpAddr, calls: u64) {
         self.counters.nfs_calls.fetch_add(calls, Ordering::Relaxed);
-        self.nodes.touch(peer.to_canonical(), now());
+        self.nodes.reads(peer.to_canonical(), now());
     }
 }

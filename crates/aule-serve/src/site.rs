@@ -386,8 +386,23 @@ impl Site {
             mistakes
                 .push(Mistake::new(path, (0, 0), message).hint("the address of this machine in the nodes' network"));
         }
+        if self.nodes.is_empty() {
+            let mistake = Mistake::new(path, (0, 0), "`nodes` is empty: no node gets anything");
+            mistakes.push(mistake.hint("one rule with `match: { any: true }` is for all"));
+        }
+        if self.cache == 0 {
+            mistakes.push(Mistake::new(path, (0, 0), "`cache` is 0: every read would go to the disk"));
+        }
+        let tcp = [("http", self.listen.http), ("nfs", self.listen.nfs), ("portmap", self.listen.portmap)];
+        for (at, (name, address)) in tcp.iter().enumerate() {
+            let twin = tcp.iter().take(at).find(|(_, other)| address.is_some() && other == address);
+            mistakes.extend(twin.map(|(other, _)| {
+                Mistake::new(path, (0, 0), format!("`listen.{name}` and `listen.{other}` are the same port"))
+            }));
+        }
         let mut any: Option<u64> = None;
-        let mut names: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut machines: BTreeMap<String, u64> = BTreeMap::new();
+        let mut names: BTreeMap<String, u64> = BTreeMap::new();
         for node in &self.nodes {
             let (at, node) = (place(node), &node.value);
             if let Some(line) = any {
@@ -407,7 +422,15 @@ impl Site {
                 (true, true) => any = any.or(Some(at.0)),
                 (false, false) => {}
             }
-            let twin = names.insert(node.name.as_str(), at.0);
+            let Match { serial, mac, model, .. } = &node.matches;
+            if serial.is_some() || mac.is_some() {
+                let machine = format!("{serial:?} {mac:?} {model:?}");
+                if let Some(line) = machines.insert(machine, at.0) {
+                    let message = format!("this rule is never reached: the one on line {line} is for the same machine");
+                    mistakes.push(Mistake::new(path, at, message));
+                }
+            }
+            let twin = names.insert(node.name.to_ascii_lowercase(), at.0);
             if let Some(line) = twin.filter(|_| !node.name.contains("{{")) {
                 let message = format!("`{}` is the name of the rule on line {line}, too", node.name);
                 mistakes

@@ -3,7 +3,7 @@
 
 use crate::{
     images::Images,
-    nodes::{Boot, Event, Identity, Known, PAUSE, Stage, rule},
+    nodes::{Boot, Event, Identity, Known, PAUSE, Stage, is_named, rule},
     render,
     server::now,
     site::Site,
@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     fs,
+    hash::{Hash, Hasher},
     io::{self, Read, Write},
     net::IpAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
@@ -40,9 +42,11 @@ struct Saved {
 }
 
 /// The directory of a site's state.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct State {
     root: PathBuf,
+    /// Held while a node is written down, so that what is written last is what was so last. By address.
+    writing: [Mutex<()>; 32],
 }
 
 impl State {
@@ -54,19 +58,33 @@ impl State {
         let nodes = root.join("nodes");
         fs::create_dir_all(&nodes)?;
         fs::set_permissions(&nodes, fs::Permissions::from_mode(0o700))?;
-        Ok(State { root: root.into() })
+        Ok(State { root: root.into(), writing: Default::default() })
     }
 
     fn path(&self, address: IpAddr) -> PathBuf {
         self.root.join("nodes").join(format!("{}.json", address.to_string().replace(':', "-")))
     }
 
-    /// Writes a node down: the old file or the new one is there, whatever happens. With `sync` it is on the disk when
-    /// this returns.
+    /// Writes down what `node` gives at that moment, or that there is none: the old file or the new one is there, whatever
+    /// happens. With `sync` it is on the disk when this returns.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn save(&self, node: &Known, sync: bool) -> io::Result<()> {
+    pub fn save(&self, address: IpAddr, sync: bool, node: impl FnOnce() -> Option<Known>) -> io::Result<()> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        address.hash(&mut hasher);
+        let place = self.writing.get(hasher.finish() as usize % self.writing.len());
+        let _writing = place.map(|it| it.lock().unwrap_or_else(PoisonError::into_inner));
+        match node() {
+            Some(node) => self.write(&node, sync),
+            None => match fs::remove_file(self.path(address)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn write(&self, node: &Known, sync: bool) -> io::Result<()> {
         let Known { address, identity, boot, last, .. } = node.clone();
         let Boot { number, image, build, events, stage, since, began, released } = boot;
         let digest = build.digest;
@@ -118,5 +136,6 @@ fn revive(saved: Saved, site: &Site, images: &Images) -> Option<Known> {
     let boot = Boot { number, image, build, events, stage, since, began, released };
     let recent = now().abs_diff(last) <= PAUSE.as_secs();
     let heard = recent.then(Instant::now);
-    Some(Known { address, identity, name, vars: rule.vars.clone(), boot, last, heard })
+    let (vars, named) = (rule.vars.clone(), is_named(rule));
+    Some(Known { address, identity, name, vars, boot, last, heard, read: None, named })
 }

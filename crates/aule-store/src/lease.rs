@@ -77,7 +77,10 @@ impl Store {
     }
 
     /// Every digest that some lease names.
-    pub(crate) fn leased(&self) -> Result<BTreeSet<Digest>> {
+    ///
+    /// # Errors
+    /// When a lease cannot be read or understood.
+    pub fn leased(&self) -> Result<BTreeSet<Digest>> {
         let directory = self.root().join("leases");
         let mut leased = BTreeSet::new();
         let entries = match fs::read_dir(&directory) {

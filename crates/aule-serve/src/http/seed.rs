@@ -3,14 +3,12 @@
 use super::{Ends, Shared};
 use crate::{
     host_key,
-    nfs::Prefix,
     nodes::{Known, Stage},
     published::Published,
-    render::{self, Place},
+    render::{self, Place, SeedAddress},
     server::{Server, now},
     site::{HostKeys, Release},
 };
-use aule_tree::Digest;
 use axum::{
     body::Bytes,
     extract::{ConnectInfo, Path, State},
@@ -23,7 +21,7 @@ use std::{collections::BTreeMap, fs, net::IpAddr, sync::Arc};
 /// The documents of a seed (cloud-init, DataSourceNoCloud).
 const DOCUMENTS: [&str; 4] = ["network-config", "meta-data", "user-data", "vendor-data"];
 /// The most that is read of a secret.
-const SECRET_MAX: usize = 64 << 10;
+pub(crate) const SECRET_MAX: usize = 64 << 10;
 
 /// Why there is no document.
 enum Refusal {
@@ -56,17 +54,17 @@ pub(super) async fn document(
     answer(shared, ends, name, None, document, method).await
 }
 
-/// A document of a node's seed, from the build whose digest begins so: what the node was told when it began to boot.
+/// A document of a node's seed at the address that the node was told when it began to boot.
 pub(super) async fn document_of_build(
     State(shared): State<Shared>,
     ends: ConnectInfo<Ends>,
-    Path((name, build, document)): Path<(String, String, String)>,
+    Path((name, address, document)): Path<(String, String, String)>,
     method: Method,
 ) -> Response {
-    // The prefix of a digest, as text: the rest does not matter.
-    let digest = Digest::from_hex(&format!("{build}{}", "0".repeat(32))).ok();
-    let Some(digest) = digest.filter(|_| build.len() == 32) else { return StatusCode::NOT_FOUND.into_response() };
-    answer(shared, ends, name, Some(crate::nfs::prefix(digest)), document, method).await
+    match shared.server.seed_address(&address, &name) {
+        Some(address) => answer(shared, ends, name, Some(address), document, method).await,
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 /// 200, and empty where there is nothing, as cloud-init asks ten times for what it does not get.
@@ -74,7 +72,7 @@ async fn answer(
     shared: Shared,
     ConnectInfo(Ends { peer, own }): ConnectInfo<Ends>,
     name: String,
-    build: Option<Prefix>,
+    address: Option<SeedAddress>,
     document: String,
     method: Method,
 ) -> Response {
@@ -87,12 +85,15 @@ async fn answer(
     }
     let made = tokio::task::spawn_blocking(move || {
         let server = &shared.server;
+        let (identity, build) = address.map(|it| (it.identity, it.build)).unzip();
+        let identity = identity.unwrap_or_default();
         let node = server
-            .see_build(peer.ip(), Default::default(), build, Stage::Seed, document)
+            .see_build(peer.ip(), identity, build, Stage::Seed, document)
             .map_err(|error| Refusal::NotFound(error.to_string()))?;
         // A node gets its own seed only: the name in the path is what its command line told it.
         if node.name != name {
-            server.warn(format!("{} asked for the seed of {name} and is {}", node.address, node.name));
+            let asked: String = name.chars().take(64).collect();
+            server.warn(format!("{} asked for the seed of {asked} and is {}", node.address, node.name));
             return Err(Refusal::NotFound(format!("{} is {}", node.address, node.name)));
         }
         let place = server.place(own);

@@ -192,19 +192,22 @@ impl Service {
         let own = own.unwrap_or(Ipv4Addr::LOCALHOST.into());
         let name = Name::parse(&request.name);
         let shown = name.path.escape_ascii().to_string();
-        let node = self.server.see(address, name.identity, Stage::BootFiles, &shown).ok()?;
-        let build = Arc::clone(&node.boot.build);
-        let boot = build.boot.as_ref()?;
-        if name.path.starts_with(b"pxelinux.cfg/") {
-            let line = boot_files::command_line(&self.server, &build, &node, own)?;
-            return names::pxe_configuration(boot, &name.path, &node, &line).map(|it| Source::Made(it.into_bytes()));
-        }
-        let file = names::find(boot, &name.path)?.clone();
-        if boot_files::is_own(&file) {
-            let text = boot_files::rendered(&self.server, &build, &file, &node, own);
-            return text.map(|text| Source::Made(text.into_bytes()));
-        }
-        Some(Source::File(build, file.content))
+        let seen = self.server.see_if(address, name.identity.clone(), None, Stage::BootFiles, &shown, |node| {
+            let build = Arc::clone(&node.boot.build);
+            let boot = build.boot.as_ref()?;
+            if name.path.starts_with(b"pxelinux.cfg/") {
+                let line = boot_files::command_line(&self.server, &build, node, own)?;
+                let made = names::pxe_configuration(boot, &name.path, node, &line)?;
+                return Some(Source::Made(made.into_bytes()));
+            }
+            let file = names::find(boot, &name.path)?.clone();
+            if boot_files::is_own(&file) {
+                let text = boot_files::rendered(&self.server, &build, &file, node, own)?;
+                return Some(Source::Made(text.into_bytes()));
+            }
+            Some(Source::File(Arc::clone(&build), file.content))
+        });
+        seen.ok()
     }
 }
 
