@@ -27,7 +27,7 @@ use std::{
 use tokio::sync::mpsc;
 
 /// How many bytes are read at once, and how many such pieces wait for the client.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 512 << 10;
 const PIECES: usize = 2;
 /// How many files are on their way at once, in all and to one address; more wait, or are told to come later.
 const TRANSFERS: (usize, usize) = (256, 16);
@@ -203,13 +203,16 @@ fn stream(place: Place, file: File, first: u64, end: u64) -> Body {
     let (pieces, body) = channel(end - first);
     tokio::spawn(async move {
         let _place = place;
-        let file = Arc::new(file);
+        let (file, spare) = (Arc::new(file), Spare::default());
         let mut at = first;
         while at < end {
             let (file, length) = (Arc::clone(&file), PIECE.min((end - at) as usize));
+            let spare = spare.clone();
             let read = tokio::task::spawn_blocking(move || {
-                let mut piece = vec![0; length];
-                file.read_exact_at(&mut piece, at).map(|()| Bytes::from(piece))
+                let mut piece = spare.take();
+                piece.resize(length, 0);
+                let read = file.read_exact_at(&mut piece, at);
+                read.map(|()| Bytes::from_owner(Lent { piece, home: spare }))
             });
             let piece = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
             at += length as u64;
@@ -222,6 +225,35 @@ fn stream(place: Place, file: File, first: u64, end: u64) -> Body {
         }
     });
     body
+}
+
+/// Buffers of a transfer that were sent: the next pieces have them, as fresh memory must be cleared by the kernel first.
+#[derive(Clone, Default)]
+struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+}
+
+/// A piece that goes back when it was sent.
+struct Lent {
+    piece: Vec<u8>,
+    home: Spare,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut spare = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.push(std::mem::take(&mut self.piece));
+    }
 }
 
 /// A body that is given piece by piece, `size` bytes in all.

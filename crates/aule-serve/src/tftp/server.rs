@@ -27,8 +27,10 @@ use std::{
 use tokio::runtime::Handle;
 
 /// How many transfers there may be at once, and how many of one address.
-const TRANSFERS_MAX: usize = 8192;
+const TRANSFERS_MAX: usize = 4096;
 const PER_ADDRESS_MAX: usize = 64;
+/// How many bytes of a file a transfer has at hand.
+const AHEAD: usize = 16 << 10;
 /// How many bytes are sent without waiting: any client may write another one's address on its packets.
 const WINDOW_BYTES: u16 = 65_535;
 /// More threads than this would only wait for the network.
@@ -61,6 +63,8 @@ struct Active {
     transfer: Transfer,
     granted: Options,
     source: Arc<Source>,
+    /// Bytes of the file from an offset on, read ahead, as a block is far smaller than what is read at once.
+    ahead: (u64, Vec<u8>),
     /// Blocks that wait for their bytes to come from the disk.
     waiting: Option<RangeInclusive<u64>>,
 }
@@ -120,8 +124,7 @@ struct Transfers {
     active: HashMap<SocketAddr, Active>,
     /// How many transfers each address has.
     of_address: HashMap<IpAddr, usize>,
-    /// What is read, and what is sent: kept for their room.
-    bytes: Vec<u8>,
+    /// What is sent: kept for its room.
     out: Vec<u8>,
 }
 
@@ -180,7 +183,8 @@ impl Service {
                 let (transfer, next) = Transfer::begin(source.size(), &granted, Instant::now());
                 let mut transfers = service.transfers();
                 *transfers.of_address.entry(peer.ip()).or_default() += 1;
-                let active = Active { own, transfer, granted, source: Arc::new(source), waiting: None };
+                let active =
+                    Active { own, transfer, granted, source: Arc::new(source), ahead: (0, Vec::new()), waiting: None };
                 transfers.active.insert(peer, active);
                 transfers.go_on(service, peer, next);
             }
@@ -248,7 +252,9 @@ impl Transfers {
         let (first, length) = active.transfer.span(&blocks);
         let Source::File(build, content) = &*active.source else { return self.send_now(service, peer, blocks) };
         let Some(boot) = &build.boot else { return };
-        if length == 0 || service.server.cache.holds(boot.contents(), content, first, length) {
+        let (start, ahead) = &active.ahead;
+        let is_ahead = first >= *start && first + length as u64 <= start + ahead.len() as u64;
+        if length == 0 || is_ahead || service.server.cache.holds(boot.contents(), content, first, length) {
             return self.send_now(service, peer, blocks);
         }
         let reading = active.waiting.replace(blocks).is_some();
@@ -281,21 +287,27 @@ impl Transfers {
     }
 
     fn send_now(&mut self, service: &Service, peer: SocketAddr, blocks: RangeInclusive<u64>) {
-        let Some(active) = self.active.get(&peer) else { return };
+        let Some(active) = self.active.get_mut(&peer) else { return };
         let (first, wanted) = active.transfer.span(&blocks);
-        self.bytes.clear();
         let bytes = match &*active.source {
             Source::Made(bytes) => bytes.get(first as usize..first as usize + wanted).unwrap_or_default(),
             Source::File(build, content) => {
-                let cache = &service.server.cache;
-                let read = build
-                    .boot
-                    .as_ref()
-                    .map(|boot| cache.read(boot.contents(), content, first, wanted, &mut self.bytes));
-                if let Some(Err(error)) = read {
-                    service.server.warn(format!("a boot file of {}: {error}", build.digest));
+                let (start, ahead) = &mut active.ahead;
+                if first < *start || first + wanted as u64 > *start + ahead.len() as u64 {
+                    *start = first;
+                    ahead.clear();
+                    let (cache, more) = (&service.server.cache, wanted.max(AHEAD));
+                    // What is not in memory would have to be waited for: then only what is needed is taken.
+                    let read = build.boot.as_ref().map(|boot| {
+                        let held = cache.holds(boot.contents(), content, first, more);
+                        cache.read(boot.contents(), content, first, if held { more } else { wanted }, ahead)
+                    });
+                    if let Some(Err(error)) = read {
+                        service.server.warn(format!("a boot file of {}: {error}", build.digest));
+                    }
                 }
-                &self.bytes
+                let at = (first - *start) as usize;
+                ahead.get(at..at + wanted).unwrap_or_default()
             }
         };
         // A packet that is too short would end the file early.
