@@ -1,7 +1,7 @@
 //! What a requested name means: which node asks, and for which file of its boot partition.
 
 use crate::{
-    nodes::{Identity, Known},
+    nodes::Identity,
     published::{BootFile, BootFiles},
     site::{Mac, Serial},
 };
@@ -50,20 +50,36 @@ pub(crate) fn find<'a>(boot: &'a BootFiles, path: &[u8]) -> Option<&'a BootFile>
     if boot.has_directory(directory) { None } else { boot.find(rest) }
 }
 
-/// The configuration that a boot loader of PXE's kind asks for, where it asks for one: kernel, initramfs and the node's own
-/// command line.
-pub(crate) fn pxe_configuration(boot: &BootFiles, path: &[u8], node: &Known, command_line: &str) -> Option<String> {
-    path.strip_prefix(b"pxelinux.cfg/")?;
-    let first = |names: &[&str]| names.iter().find_map(|name| boot.find(name.as_bytes()));
+/// The configuration that a boot loader asks for, made for the node: kernel, initramfs and its own command line. For the
+/// names that U-Boot and PXELINUX ask for (`pxelinux.cfg/…`), and those that GRUB's network image asks for
+/// (`grub/grub.cfg`, and the same below its platform).
+pub(crate) fn loader_configuration(boot: &BootFiles, path: &[u8], line: impl Fn() -> Option<String>) -> Option<String> {
+    let pxe = path.starts_with(b"pxelinux.cfg/");
+    if !pxe && ![&b"grub/grub.cfg"[..], b"grub/arm64-efi/grub.cfg", b"grub.cfg"].contains(&path) {
+        return None;
+    }
+    let first = |names: &[&str]| names.iter().find_map(|name| boot.find(name.as_bytes())).map(shown);
     let kernel = first(&["vmlinuz", "current/vmlinuz", "kernel8.img", "kernel_2712.img"])?;
     let initrd = first(&["initrd.img", "current/initrd.img", "initramfs8"]);
-    let initrd = initrd.map(|file| format!("  initrd {}\n", shown(file))).unwrap_or_default();
-    Some(format!(
-        "default {name}\ntimeout 1\nlabel {name}\n  kernel {}\n{initrd}  append {}\n",
-        shown(kernel),
-        command_line.trim(),
-        name = node.boot.image
-    ))
+    let line = line()?;
+    let line = line.trim();
+    Some(if pxe { pxe_script(&kernel, initrd.as_deref(), line) } else { grub_script(&kernel, initrd.as_deref(), line) })
+}
+
+fn pxe_script(kernel: &str, initrd: Option<&str>, line: &str) -> String {
+    let initrd = initrd.map(|file| format!("  initrd {file}\n")).unwrap_or_default();
+    format!("default aule\ntimeout 1\nlabel aule\n  kernel {kernel}\n{initrd}  append {line}\n")
+}
+
+fn grub_script(kernel: &str, initrd: Option<&str>, line: &str) -> String {
+    let initrd = initrd.map(|file| format!("initrd {}\n", quoted(&format!("/{file}")))).unwrap_or_default();
+    let words: Vec<_> = line.split_ascii_whitespace().map(quoted).collect();
+    format!("linux {} {}\n{initrd}boot\n", quoted(&format!("/{kernel}")), words.join(" "))
+}
+
+/// A word as GRUB's scripts must have it: they know `;`, `$` and more, which a seed's address has. (GRUB manual, 6.2)
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn shown(file: &BootFile) -> String {
@@ -73,6 +89,15 @@ fn shown(file: &BootFile) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loaders_get_the_command_line_whole() {
+        let line = "ds=nocloud;s=http://192.168.1.59/seed/ root=/dev/nfs  name=it's";
+        let pxe = "default aule\ntimeout 1\nlabel aule\n  kernel vmlinuz\n  initrd initrd.img\n";
+        assert_eq!(pxe_script("vmlinuz", Some("initrd.img"), line), format!("{pxe}  append {line}\n"));
+        let grub = "linux '/vmlinuz' 'ds=nocloud;s=http://192.168.1.59/seed/' 'root=/dev/nfs' 'name=it'\\''s'\nboot\n";
+        assert_eq!(grub_script("vmlinuz", None, line), grub);
+    }
 
     #[test]
     fn prefixes_tell_who_asks() {

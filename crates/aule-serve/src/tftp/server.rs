@@ -199,12 +199,11 @@ impl Service {
         let seen = self.server.see_if(address, name.identity.clone(), None, Stage::BootFiles, &shown, |node| {
             let build = Arc::clone(&node.boot.build);
             let boot = build.boot.as_ref()?;
-            if name.path.starts_with(b"pxelinux.cfg/") {
-                let line = boot_files::command_line(&self.server, &build, node, own)?;
-                let made = names::pxe_configuration(boot, &name.path, node, &line)?;
-                return Some(Source::Made(made.into_bytes()));
-            }
-            let file = names::find(boot, &name.path)?.clone();
+            let line = || boot_files::command_line(&self.server, &build, node, own);
+            let file = match names::find(boot, &name.path) {
+                Some(file) => file.clone(),
+                None => return names::loader_configuration(boot, &name.path, line).map(|it| Source::Made(it.into())),
+            };
             if boot_files::is_own(&file) {
                 let text = boot_files::rendered(&self.server, &build, &file, node, own)?;
                 return Some(Source::Made(text.into_bytes()));
