@@ -9,6 +9,7 @@ use crate::{
     published::Published,
     render::{self, Place},
     site::{Mac, Mistake, Node, Serial, Site, place},
+    state::State,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -76,6 +77,11 @@ pub fn check(path: &Path, site: &Site, images: &Images) -> Vec<Mistake> {
             }
         }
     }
+    if let Err(error) = State::is_writable(&site.state) {
+        let message = format!("`state` cannot be written: {} ({})", site.state.display(), error.kind());
+        let mistake = Mistake::new(path, (0, 0), message);
+        mistakes.push(mistake.hint("who checks must be who serves: sudo -u USER aule site check …"));
+    }
     for rule in &site.nodes {
         let at = place(rule);
         let Some(build) = builds.get(rule.value.image.as_str()) else { continue };
@@ -117,6 +123,7 @@ fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderEr
             since: 0,
             began: true,
             released: BTreeSet::new(),
+            missing: None,
         },
         last: 0,
         heard: None,

@@ -12,7 +12,7 @@ use aule_tree::{Content, Digest, Hasher};
 use quick_cache::{Weighter, sync::Cache};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,18 @@ struct ByBytes;
 impl Weighter<Key, Arc<[u8]>> for ByBytes {
     fn weight(&self, _: &Key, frame: &Arc<[u8]>) -> u64 {
         frame.len() as u64 + OVERHEAD
+    }
+}
+
+/// How many digests of frames are remembered: those of half a terabyte of files, in 16 MiB.
+const CHECKED_MAX: u64 = 1 << 19;
+
+#[derive(Debug, Clone, Copy)]
+struct ByCount;
+
+impl Weighter<Digest, Arc<[Digest]>> for ByCount {
+    fn weight(&self, _: &Digest, digests: &Arc<[Digest]>) -> u64 {
+        digests.len() as u64
     }
 }
 
@@ -54,7 +66,7 @@ pub enum ReadError {
 pub struct FrameCache {
     frames: Cache<Key, Arc<[u8]>, ByBytes>,
     /// Of each large content that was compared with its digest, the digests of its frames.
-    checked: RwLock<HashMap<Digest, Arc<[Digest]>>>,
+    checked: Cache<Digest, Arc<[Digest]>, ByCount>,
     /// Of each that is being compared, what others wait for.
     comparing: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
     /// Those that are damaged, and when that was seen: who asks for one again and again must not cost much.
@@ -68,7 +80,7 @@ impl FrameCache {
         let items = usize::try_from(bytes / (16 << 10)).unwrap_or(1 << 20);
         FrameCache {
             frames: Cache::with_weighter(items, bytes, ByBytes),
-            checked: RwLock::default(),
+            checked: Cache::with_weighter(4096, CHECKED_MAX, ByCount),
             comparing: Mutex::default(),
             failed: Mutex::default(),
         }
@@ -183,7 +195,7 @@ impl FrameCache {
 
     /// The digests of the frames of a content that was compared with its own.
     fn known(&self, content: &Content) -> Option<Arc<[Digest]>> {
-        self.checked.read().unwrap_or_else(PoisonError::into_inner).get(&content.digest).cloned()
+        self.checked.get(&content.digest)
     }
 
     /// Compares a content of several frames with its digest, unless somebody else just did. What is read on the way is kept,
@@ -240,8 +252,7 @@ impl FrameCache {
                 self.frames.insert(key(place, frame), bytes);
             }
         }
-        let mut checked = self.checked.write().unwrap_or_else(PoisonError::into_inner);
-        checked.insert(content.digest, digests.into());
+        self.checked.insert(content.digest, digests.into());
         found.map(Compared::Now).ok_or_else(damaged)
     }
 }

@@ -19,7 +19,7 @@ use std::{
 
 /// What names stand for at one moment. A switch replaces it whole.
 #[derive(Debug, Default)]
-struct Names {
+pub(crate) struct Names {
     current: BTreeMap<String, Arc<Published>>,
     /// Digests that the site's images stood for, as far as the store remembers: nodes may run from them.
     known: HashSet<Digest>,
@@ -38,8 +38,9 @@ pub struct Images {
     opening: Mutex<()>,
     /// When each build was used last, in seconds since 1970.
     used: Mutex<HashMap<Digest, u64>>,
-    /// What could not be opened, and when: thousand nodes that ask for it must not try it thousand times.
-    failed: Mutex<HashMap<Digest, Instant>>,
+    /// What could not be opened, when, and which blob of it was not there, if that was why: thousand nodes that ask for it
+    /// must not try it thousand times.
+    failed: Mutex<HashMap<Digest, (Instant, Option<Digest>)>>,
     /// What the lease says now.
     leased: Mutex<Option<BTreeSet<Digest>>>,
 }
@@ -70,7 +71,16 @@ pub struct Switched {
 
 /// What came of looking at what names stand for.
 #[derive(Debug, Default)]
-pub struct Looked {
+pub(crate) struct Looked {
+    /// What they stand for now.
+    pub(crate) names: Names,
+    /// Those that could not be opened, and why: they stand for what they stood for before.
+    pub(crate) failed: Vec<(String, StoreError)>,
+}
+
+/// What came of looking, and of switching to it.
+#[derive(Debug, Default)]
+pub struct Refreshed {
     /// The names that stand for something else now.
     pub switched: Vec<Switched>,
     /// Those that could not be opened, and why: they stand for what they stood for before.
@@ -102,9 +112,18 @@ impl Images {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn refresh(&self, site: &Site, now: u64) -> Result<Looked> {
+    pub fn refresh(&self, site: &Site, now: u64) -> Result<Refreshed> {
+        let Looked { names, failed } = self.look(site, now)?;
+        Ok(Refreshed { switched: self.switch(names), failed })
+    }
+
+    /// Resolves the names of a site anew and opens what they stand for; each that cannot be opened keeps what it stood for.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn look(&self, site: &Site, now: u64) -> Result<Looked> {
         let mut next = Names::default();
-        let mut looked = Looked::default();
+        let mut failed = Vec::new();
         let before = self.names();
         let generations = self.store.generations()?;
         if self.used().is_empty() {
@@ -124,7 +143,7 @@ impl Images {
                     next.current.insert(name.clone(), published);
                 }
                 Err(error) => {
-                    looked.failed.push((name.clone(), error));
+                    failed.push((name.clone(), error));
                     next.current.extend(before.current.get(name).map(|it| (name.clone(), Arc::clone(it))));
                 }
             }
@@ -133,16 +152,29 @@ impl Images {
         next.known.extend(self.used().keys().copied());
         // Nodes may come over from another server of this store, and with them what only its lease keeps.
         next.known.extend(self.store.leased()?);
-        looked.switched = next
+        Ok(Looked { names: next, failed })
+    }
+
+    /// Switches to what names were seen to stand for; gives those that stood for something else.
+    pub(crate) fn switch(&self, next: Names) -> Vec<Switched> {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let switched = next
             .current
             .iter()
             .filter_map(|(name, now)| {
-                let from = before.current.get(name).map(|it| it.digest);
+                let from = names.current.get(name).map(|it| it.digest);
                 (from != Some(now.digest)).then(|| Switched { name: name.clone(), from, to: now.digest })
             })
             .collect();
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
-        Ok(looked)
+        *names = Arc::new(next);
+        switched
+    }
+
+    /// Lets a name stand for a build that is in no store.
+    #[cfg(test)]
+    pub(crate) fn set(&self, name: &str, build: &Arc<Published>) {
+        let current = BTreeMap::from([(name.to_owned(), Arc::clone(build))]);
+        self.switch(Names { current, known: HashSet::from([build.digest]) });
     }
 
     /// Writes down in the store what is used, those in `nodes` among it, and closes what is not. Whether the store keeps
@@ -179,7 +211,7 @@ impl Images {
         Ok(())
     }
 
-    fn failed(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
+    fn failed(&self) -> MutexGuard<'_, HashMap<Digest, (Instant, Option<Digest>)>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -241,23 +273,47 @@ impl Images {
         if let Some(found) = find() {
             return Ok(found);
         }
+        waiting(|| self.open_anew(digest, key, find))
+    }
+
+    fn open_anew(
+        &self,
+        digest: Digest,
+        key: Prefix,
+        find: impl Fn() -> Option<Arc<Published>>,
+    ) -> Result<Arc<Published>> {
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = find() {
             return Ok(found);
         }
-        if let Some(since) = self.failed().get(&digest).filter(|since| since.elapsed() < AGAIN) {
-            let reason = format!("it could not be opened {} s ago", since.elapsed().as_secs());
-            return Err(StoreError::NotABuild { digest, reason });
+        match self.failed().get(&digest) {
+            Some((since, missing)) if since.elapsed() < AGAIN => {
+                let reason = || format!("it could not be opened {} s ago", since.elapsed().as_secs());
+                return Err(
+                    missing.map_or_else(|| StoreError::NotABuild { digest, reason: reason() }, StoreError::MissingBlob)
+                );
+            }
+            _ => {}
         }
         let opened = Published::open(&self.store, &Reference { name: None, digest: Some(digest) });
         match &opened {
             Ok(_) => self.failed().remove(&digest),
-            Err(_) => self.failed().insert(digest, Instant::now()),
+            Err(StoreError::MissingBlob(missing)) => self.failed().insert(digest, (Instant::now(), Some(*missing))),
+            Err(_) => self.failed().insert(digest, (Instant::now(), None)),
         };
         let published = Arc::new(opened?);
         let opened = Opened { published: Arc::clone(&published), used: AtomicU64::new(now()) };
         self.open.write().unwrap_or_else(PoisonError::into_inner).insert(key, opened);
         Ok(published)
+    }
+}
+
+/// Runs what reads from the disk, where it may be, so that other tasks of this thread need not wait for it.
+fn waiting<T>(run: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|it| it.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(run),
+        _ => run(),
     }
 }
 

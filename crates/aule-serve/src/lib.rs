@@ -29,5 +29,5 @@ mod udp;
 pub use check::check;
 pub use export::{Export, InodeNumber, Node, ROOT};
 pub use frames::{FrameCache, ReadError};
-pub use images::{Images, Looked, Switched};
+pub use images::{Images, Refreshed, Switched};
 pub use nfs::{HandleKey, NfsOptions};

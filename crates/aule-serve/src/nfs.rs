@@ -1,10 +1,12 @@
 //! NFSv3, NFSACL, MOUNT and portmap over TCP, read-only, straight from the store.
 //!
 //! `xdr` and `rpc` read calls and write replies, bounded and without I/O; `portmap`, `mount` and `procedures` answer them
-//! over the trees of [`Export`](crate::Export)s; `handle` names an inode in a way that holds on every replica; `server`
+//! over the trees of [`Export`](crate::Export)s, with `access`, `acl` and `attributes` for one inode; `handle` names an inode in a way that holds on every replica; `server`
 //! moves the bytes.
 
+mod access;
 mod acl;
+mod attributes;
 mod handle;
 mod mount;
 mod portmap;

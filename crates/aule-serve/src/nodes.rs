@@ -3,14 +3,21 @@
 //! A *boot* begins when a node asks for an address or for its first boot file. From then on it has everything from the digest
 //! that its image stood for at that moment, whatever the name stands for later.
 
+mod boot;
+mod identity;
+#[cfg(test)]
+mod tests;
+
+pub use boot::{Boot, Event, Stage};
+pub use identity::{Identity, is_named, rule};
+
 use crate::{
     images::Images,
     published::Published,
     render,
-    site::{Mac, Match, Node, Serial, Site},
+    site::{Mac, Site},
 };
 use aule_tree::Digest;
-use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
@@ -20,136 +27,14 @@ use std::{
 
 /// How many addresses are remembered; beyond it the one that was silent longest is forgotten.
 const NODES_MAX: usize = 4096;
-/// How many different files a timeline lists for each boot.
-const EVENTS_MAX: usize = 128;
 /// A node that was silent so long and then asks for a boot file begins a new boot. (By a clock that never jumps: in the
 /// middle of a boot another build must not come in.)
 pub(crate) const PAUSE: Duration = Duration::from_secs(60);
+/// A node that read from its root so lately does not begin to boot, unless it asked for an address: somebody on it asks for a
+/// boot file.
+const ALIVE: Duration = Duration::from_secs(6);
 /// How long a request for an address, in seconds, counts for the boot that follows it.
 const PATIENCE: u64 = 600;
-
-/// What is known of a node, from what it sends.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Serial number, from option 97 or the prefix of its TFTP requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial: Option<Serial>,
-    /// Ethernet address, from DHCP, the prefix of its TFTP requests or the kernel's table of neighbours.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<Mac>,
-    /// Model, from DHCP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-}
-
-impl Identity {
-    /// Whether the other one is of the same machine, as far as both say something.
-    fn agrees(&self, other: &Identity) -> bool {
-        let same = |differs: bool, known: bool| !(differs && known);
-        same(self.serial != other.serial, self.serial.is_some() && other.serial.is_some())
-            && same(self.mac != other.mac, self.mac.is_some() && other.mac.is_some())
-    }
-
-    /// Whether both are the same by their Ethernet address, or else by their serial number or because `otherwise`.
-    fn is_same(&self, other: &Identity, otherwise: bool) -> bool {
-        match (self.mac, other.mac) {
-            (Some(ours), Some(theirs)) => ours == theirs,
-            _ => otherwise || self.serial.is_some() && self.serial == other.serial,
-        }
-    }
-
-    /// With what the other one says beside.
-    fn and(self, other: &Identity) -> Identity {
-        Identity {
-            serial: self.serial.or(other.serial),
-            mac: self.mac.or(other.mac),
-            model: self.model.or_else(|| other.model.clone()),
-        }
-    }
-}
-
-/// How far a boot came. The order is that of a boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// It asked for an address.
-    Dhcp,
-    /// It asked for boot files.
-    BootFiles,
-    /// It mounted its root.
-    Mount,
-    /// It read from its root.
-    Root,
-    /// It asked for its seed.
-    Seed,
-    /// cloud-init reported that it is done.
-    Done,
-}
-
-impl Stage {
-    /// All, in order.
-    pub const ALL: [Stage; 6] = [Stage::Dhcp, Stage::BootFiles, Stage::Mount, Stage::Root, Stage::Seed, Stage::Done];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::Dhcp => "dhcp",
-            Stage::BootFiles => "boot_files",
-            Stage::Mount => "mount",
-            Stage::Root => "root",
-            Stage::Seed => "seed",
-            Stage::Done => "done",
-        }
-    }
-
-    /// What to look at when a node stops here.
-    pub fn hint(self) -> &'static str {
-        match self {
-            Stage::Dhcp => "it asked for an address and then for no file: does UDP port 69 reach this server?",
-            Stage::BootFiles => {
-                "it has boot files and does not mount its root: do TCP ports 111 and 2049 reach this server?"
-            }
-            Stage::Mount => "it mounted its root and reads nothing: look at its console for the initramfs",
-            Stage::Root => {
-                "it reads its root and does not ask for a seed: does TCP port 80 reach this server, and is cloud-init enabled?"
-            }
-            Stage::Seed => "it has its seed and cloud-init does not report: see /var/log/cloud-init-output.log on it",
-            Stage::Done => "it is up",
-        }
-    }
-}
-
-/// Something that a node did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// Seconds since 1970-01-01T00:00:00Z.
-    pub at: u64,
-    /// What kind.
-    pub stage: Stage,
-    /// Which file or path, and what came of it.
-    pub what: String,
-}
-
-/// A boot of a node.
-#[derive(Debug, Clone)]
-pub struct Boot {
-    /// Number of this boot of this node, from 1.
-    pub number: u64,
-    /// The image that it boots, by name.
-    pub image: String,
-    /// What the name stood for when the boot began.
-    pub build: Arc<Published>,
-    /// What it did, the first time that it did it.
-    pub events: Vec<Event>,
-    /// How far it came.
-    pub stage: Stage,
-    /// When it came so far.
-    pub since: u64,
-    /// Whether this server saw it begin, by DHCP or a boot file.
-    pub began: bool,
-    /// The documents of its seed that were given out with secrets.
-    pub released: BTreeSet<String>,
-}
 
 /// A node.
 #[derive(Debug, Clone)]
@@ -174,12 +59,6 @@ pub struct Known {
     /// known of it.
     pub named: bool,
 }
-
-/// The longest text of an event: names are for anybody to choose.
-const WHAT_MAX: usize = 64;
-/// A node that read from its root so lately does not begin to boot, unless it asked for an address: somebody on it asks for a
-/// boot file.
-const ALIVE: Duration = Duration::from_secs(6);
 
 /// A node that asked for an address and for nothing else yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,22 +115,6 @@ pub enum Unserved {
     /// There is no such file for it.
     #[error("there is no such file")]
     NoFile,
-}
-
-/// The rule for a node: the first that matches.
-pub fn rule<'a>(site: &'a Site, identity: &Identity) -> Option<&'a Node> {
-    site.nodes.iter().map(|rule| &rule.value).find(|rule| {
-        let Match { serial, mac, model, any } = &rule.matches;
-        let fits = |wanted: bool, equal: bool| !wanted || equal;
-        *any || (fits(serial.is_some(), *serial == identity.serial)
-            && fits(mac.is_some(), *mac == identity.mac)
-            && fits(model.is_some(), *model == identity.model))
-    })
-}
-
-/// Whether the names that a rule gives say which machine is meant.
-pub fn is_named(rule: &Node) -> bool {
-    rule.matches.serial.is_some() || rule.matches.mac.is_some() || rule.name.contains("{{")
 }
 
 /// What a request says of the node that sends it.
@@ -312,7 +175,8 @@ impl Nodes {
         self.see_if(site, images, seen, |known| Some(known.clone()))
     }
 
-    /// The same, where `wanted` finds what the node asks for; nothing is noted of a request for what is not there.
+    /// The same, where `wanted` finds what the node asks for. A request for what is not there begins nothing; it is only
+    /// remembered as the last one of a boot. `wanted` runs while nothing else can be asked of the nodes.
     ///
     /// # Errors
     /// When the site has nothing for it.
@@ -380,16 +244,22 @@ impl Nodes {
                 since: seen.now,
                 began: begins,
                 released: BTreeSet::new(),
+                missing: None,
             },
         };
         boot.events.extend(asked.iter().flat_map(|it| it.events.clone()));
         let name = render::name(rule, &identity, seen.address).map_err(|error| Unserved::Name(error.to_string()))?;
-        boot.note(Event { at: seen.now, stage: seen.stage, what: seen.what.chars().take(WHAT_MAX).collect() });
+        boot.note(Event { at: seen.now, stage: seen.stage, what: seen.what.clone() });
         let read = before.filter(|_| !fresh).and_then(|it| it.read);
         let named = is_named(rule);
         let (address, vars, heard) = (seen.address, rule.vars.clone(), Some(Instant::now()));
         let known = Known { address, identity, name, vars, boot, last: seen.now, heard, read, named };
-        let found = wanted(&known).ok_or(Unserved::NoFile)?;
+        let Some(found) = wanted(&known) else {
+            if let Some(known) = all.known.get_mut(&seen.address).filter(|_| !fresh) {
+                known.boot.miss(&seen.what);
+            }
+            return Err(Unserved::NoFile);
+        };
         if let Some(mac) = asked.and_then(|it| it.identity.mac) {
             all.waiting.remove(&mac);
         }
@@ -439,13 +309,13 @@ impl Nodes {
         }
     }
 
-    /// Takes the right to give out a document of this boot's seed with secrets. It counts as given from then on; the
-    /// node is given back as it must be written down first. `None` when it was given, or nobody saw the boot begin.
-    pub fn release(&self, node: &Known, document: &str) -> Option<Known> {
+    /// Takes the right to give out a document of this boot's seed with secrets, if there still is one: it counts as given
+    /// from then on. There is none when it was given, or nobody saw the boot begin.
+    pub fn release(&self, node: &Known, document: &str) -> bool {
         let mut all = self.all_of_them();
-        let known = all.known.get_mut(&node.address)?;
+        let Some(known) = all.known.get_mut(&node.address) else { return false };
         let right = known.boot.began && known.boot.number == node.boot.number && known.identity == node.identity;
-        (right && known.boot.released.insert(document.to_owned())).then(|| known.clone())
+        right && known.boot.released.insert(document.to_owned())
     }
 
     /// Puts a node back that was written down.
@@ -483,7 +353,7 @@ impl Nodes {
     }
 
     /// The addresses of nodes of which something changed since this was asked last, and of those that are forgotten.
-    pub fn changed(&self) -> Vec<IpAddr> {
+    pub fn changed(&self) -> BTreeSet<IpAddr> {
         let mut all = self.all_of_them();
         let all = &mut *all;
         all.changed.drain().chain(all.gone.drain()).collect()
@@ -508,24 +378,5 @@ impl All {
         self.gone.remove(&known.address);
         self.changed.insert(known.address);
         self.known.insert(known.address, known);
-    }
-}
-
-impl Boot {
-    /// Whether that was new.
-    fn note(&mut self, event: Event) -> bool {
-        let further = event.stage > self.stage;
-        if further {
-            self.stage = event.stage;
-            self.since = event.at;
-        }
-        let known = self.events.iter().any(|it| it.stage == event.stage && it.what == event.what);
-        // A long list of boot files must not push out what comes after them.
-        let room = self.events.len() < EVENTS_MAX || further && self.events.len() < EVENTS_MAX + Stage::ALL.len();
-        let new = !known && room;
-        if new {
-            self.events.push(event);
-        }
-        new || further
     }
 }

@@ -160,17 +160,13 @@ impl Server {
         let all = |error| (String::from("(all)"), error);
         let before = self.site();
         self.lock_store(&looking).map_err(all)?;
-        let looked = self.images.refresh(&site, now()).map_err(all).and_then(|looked| match looked.failed.len() {
-            0 => Ok(looked.switched),
-            _ => Err(looked.failed.into_iter().next().unwrap_or_else(|| all(StoreError::BadRef(String::new())))),
+        let looked = self.images.look(&site, now()).map_err(all).and_then(|mut looked| match looked.failed.pop() {
+            None => Ok(looked),
+            Some(failed) => Err(failed),
         });
-        let switched = match looked {
-            Ok(switched) => switched,
+        let looked = match looked {
+            Ok(looked) => looked,
             Err(failed) => {
-                // Back to what was served.
-                if let Err(error) = self.images.refresh(&before, now()) {
-                    self.warn(format!("the images cannot be looked at: {error}"));
-                }
                 self.keep_now(&mut looking);
                 return Err(failed);
             }
@@ -184,7 +180,12 @@ impl Server {
             moved(site.cache != before.cache, "cache"),
         ];
         let names: Vec<_> = names.into_iter().flatten().collect();
-        *self.site.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(site);
+        let switched = {
+            // Who asks for the site in between waits for both.
+            let mut place = self.site.write().unwrap_or_else(PoisonError::into_inner);
+            *place = Arc::new(site);
+            self.images.switch(looked.names)
+        };
         self.tell(&switched);
         self.observer.note("the site file was read anew");
         if !names.is_empty() {
@@ -207,11 +208,7 @@ impl Server {
 
     /// Looks, some times a second, what the images' names stand for now, and writes down what changed.
     pub fn look(&self) {
-        for address in self.nodes.changed() {
-            if let Err(error) = self.state.save(address, false, || self.nodes.at(address)) {
-                self.warn(format!("the state cannot be written: {error}"));
-            }
-        }
+        self.save(self.nodes.changed());
         let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.images.store().root().join("index.json");
         let index = fs::metadata(path).map(|it| (it.dev(), it.ino(), it.mtime(), it.mtime_nsec())).ok();
@@ -262,8 +259,12 @@ impl Server {
 
     /// Writes everything down before the end.
     pub fn close(&self) {
-        for node in self.nodes.all() {
-            if let Err(error) = self.state.save(node.address, false, || self.nodes.at(node.address)) {
+        self.save(self.nodes.all().into_iter().map(|node| node.address));
+    }
+
+    fn save(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        for address in addresses {
+            if let Err(error) = self.state.save(address, false, || self.nodes.at(address)) {
                 self.warn(format!("the state cannot be written: {error}"));
             }
         }
@@ -289,7 +290,9 @@ impl Server {
             true => "its secrets were given out in this boot already".to_owned(),
             false => "this server did not see the boot begin, so it gives no secrets".to_owned(),
         };
-        self.nodes.release(node, document).ok_or_else(refused)?;
+        if !self.nodes.release(node, document) {
+            return Err(refused());
+        }
         if let Some(other) = self.nodes.twin(node) {
             self.warn(format!("{} gets secrets as {}, and {other} is called so, too", node.address, node.name));
         }

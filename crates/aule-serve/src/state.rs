@@ -61,6 +61,18 @@ impl State {
         Ok(State { root: root.into(), writing: Default::default() })
     }
 
+    /// Whether it could be opened and written, as far as that can be seen without making anything.
+    ///
+    /// # Errors
+    /// When not, why.
+    pub fn is_writable(root: &Path) -> io::Result<()> {
+        // Made are the directory and those above it: what counts is the first that is there.
+        let there = root.ancestors().find(|it| it.as_os_str().is_empty() || it.symlink_metadata().is_ok());
+        let there = there.filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A file without a name, or one that is gone at once.
+        tempfile::tempfile_in(there).map(drop)
+    }
+
     fn path(&self, address: IpAddr) -> PathBuf {
         self.root.join("nodes").join(format!("{}.json", address.to_string().replace(':', "-")))
     }
@@ -86,7 +98,7 @@ impl State {
 
     fn write(&self, node: &Known, sync: bool) -> io::Result<()> {
         let Known { address, identity, boot, last, .. } = node.clone();
-        let Boot { number, image, build, events, stage, since, began, released } = boot;
+        let Boot { number, image, build, events, stage, since, began, released, missing: _ } = boot;
         let digest = build.digest;
         let saved = Saved { address, identity, number, image, digest, events, stage, since, began, released, last };
         let path = self.path(address);
@@ -133,7 +145,7 @@ fn revive(saved: Saved, site: &Site, images: &Images) -> Option<Known> {
     let rule = rule(site, &identity)?;
     let name = render::name(rule, &identity, address).ok()?;
     let build = images.by_digest(digest)?;
-    let boot = Boot { number, image, build, events, stage, since, began, released };
+    let boot = Boot { number, image, build, events, stage, since, began, released, missing: None };
     let recent = now().abs_diff(last) <= PAUSE.as_secs();
     let heard = recent.then(Instant::now);
     let (vars, named) = (rule.vars.clone(), is_named(rule));

@@ -42,8 +42,9 @@ type Stamp = (u64, u64, u64, i64, i64);
 /// The files that were compared with their digests.
 pub(super) struct Files {
     good: Mutex<HashMap<Digest, Stamp>>,
-    /// Held while one is compared, so that a hundred clients have it done once.
-    comparing: tokio::sync::Mutex<()>,
+    /// Held while one is compared, so that a hundred clients have it done once; by digest, so that few are compared at once
+    /// and a large one does not keep all others waiting.
+    comparing: [tokio::sync::Mutex<()>; 4],
     /// Those that are damaged, and when that was seen.
     bad: Mutex<HashMap<Digest, Instant>>,
     transfers: Places,
@@ -53,7 +54,7 @@ impl Default for Files {
     fn default() -> Self {
         Files {
             good: Mutex::default(),
-            comparing: tokio::sync::Mutex::default(),
+            comparing: Default::default(),
             bad: Mutex::default(),
             transfers: Places::new(TRANSFERS.0, TRANSFERS.1),
         }
@@ -71,7 +72,11 @@ impl Files {
         if known() {
             return Ok(file);
         }
-        let _comparing = self.comparing.lock().await;
+        let [byte, ..] = digest.as_bytes();
+        let _comparing = match self.comparing.get(usize::from(*byte) % self.comparing.len()) {
+            Some(comparing) => Some(comparing.lock().await),
+            None => None,
+        };
         if known() {
             return Ok(file);
         }

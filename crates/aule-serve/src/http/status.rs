@@ -25,7 +25,7 @@ pub(super) async fn nodes(State(shared): State<Shared>) -> Response {
             "stage": node.boot.stage,
             "since": node.boot.since,
             "last": node.last,
-            "hint": node.boot.stage.hint(),
+            "hint": node.boot.hint(),
             "events": node.boot.events,
         })
     });

@@ -1,7 +1,9 @@
 //! The procedures of NFS version 3 (RFC 1813) over read-only trees.
 
 use super::{
+    access::{MAY_EXECUTE, MAY_READ, may},
     acl,
+    attributes::{attributes, file_id},
     handle::{HandleKey, Prefix, prefix},
     rpc::{Accepted, Call, Credential},
     xdr::{Garbage, Reader, Writer},
@@ -10,7 +12,7 @@ use crate::{
     export::{Export, InodeNumber, Node},
     frames::FrameCache,
 };
-use aule_tree::{Content, Inode, Kind, Timestamp};
+use aule_tree::{Content, Kind};
 use std::sync::Arc;
 
 /// The number of the program (RFC 1813, 3).
@@ -444,74 +446,5 @@ impl Filesystem<'_> {
         // Long names are refused, owners cannot be given away, case counts and is kept.
         [true, true, false, true].into_iter().for_each(|it| writer.bool(it));
         Ok(())
-    }
-}
-
-const MAY_READ: u16 = 4;
-const MAY_EXECUTE: u16 = 1;
-
-/// Whether the caller may do this: by the inode's list, or by owner, group and others; root may all but execute what nobody can.
-fn may(credential: &Credential, inode: &Inode, wanted: u16) -> bool {
-    let metadata = &inode.metadata;
-    if credential.uid == 0 {
-        return wanted != MAY_EXECUTE || inode.is_directory() || metadata.mode & 0o111 != 0;
-    }
-    if let Some(allowed) = acl::allows(inode, credential, wanted) {
-        return allowed;
-    }
-    let shift = if credential.uid == metadata.uid {
-        6
-    } else if credential.has_group(metadata.gid) {
-        3
-    } else {
-        0
-    };
-    metadata.mode >> shift & wanted != 0
-}
-
-/// `fileid3`: never 0, which some clients take for a hole in a directory.
-fn file_id(number: InodeNumber) -> u64 {
-    u64::from(number) + 1
-}
-
-/// `fattr3`.
-fn attributes(writer: &mut Writer, export: &Export, number: InodeNumber, node: &Node) {
-    let Node { inode: Inode { metadata, kind }, links, .. } = node;
-    let (kind_number, size, used, device) = match kind {
-        Kind::File(content) => {
-            let used = content.sparse.as_ref().map_or(content.size, aule_tree::SparseMap::data_length);
-            (1, content.size, used, (0, 0))
-        }
-        Kind::Directory => (2, 4096, 4096, (0, 0)),
-        Kind::BlockDevice { major, minor } => (3, 0, 0, (*major, *minor)),
-        Kind::CharDevice { major, minor } => (4, 0, 0, (*major, *minor)),
-        Kind::Symlink(target) => (5, target.len() as u64, target.len() as u64, (0, 0)),
-        Kind::Socket => (6, 0, 0, (0, 0)),
-        Kind::Fifo => (7, 0, 0, (0, 0)),
-    };
-    [kind_number, u32::from(metadata.mode), *links, metadata.uid, metadata.gid]
-        .into_iter()
-        .for_each(|it| writer.u32(it));
-    writer.u64(size);
-    writer.u64(used);
-    writer.u32(device.0);
-    writer.u32(device.1);
-    let filesystem = export.digest().as_bytes().first_chunk().copied().unwrap_or_default();
-    writer.u64(u64::from_be_bytes(filesystem));
-    writer.u64(file_id(number));
-    (0..3).for_each(|_| time(writer, metadata.mtime));
-}
-
-/// `nfstime3`: unsigned seconds, so what lies before 1970 becomes 1970, and what passes 2106 its end.
-fn time(writer: &mut Writer, time: Timestamp) {
-    match u32::try_from(time.seconds) {
-        Ok(seconds) => {
-            writer.u32(seconds);
-            writer.u32(time.nanoseconds);
-        }
-        Err(_) => {
-            writer.u32(if time.seconds < 0 { 0 } else { u32::MAX });
-            writer.u32(0);
-        }
     }
 }

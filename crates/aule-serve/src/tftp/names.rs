@@ -39,51 +39,83 @@ impl Name {
     }
 }
 
-/// The file of this name; where the name begins with a directory that the partition does not have, what follows it: the
+/// What a name stands for.
+#[derive(Debug, Clone)]
+pub(crate) enum Found {
+    /// A file of the boot partition.
+    File(BootFile),
+    /// What a boot loader asks for to know what to load, made for the node.
+    Configuration(Loader),
+}
+
+/// What is told to a boot loader that asks for its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loader {
+    language: Language,
+    kernel: String,
+    initrd: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Language {
+    /// That of PXELINUX, which U-Boot speaks, too.
+    Pxe,
+    Grub,
+}
+
+/// What this name stands for; where it begins with a directory that the partition does not have, what follows it: the
 /// firmware can be told to ask below any prefix.
-pub(crate) fn find<'a>(boot: &'a BootFiles, path: &[u8]) -> Option<&'a BootFile> {
+pub(crate) fn find(boot: &BootFiles, path: &[u8]) -> Option<Found> {
     if let Some(found) = boot.find(path) {
-        return Some(found);
+        return Some(Found::File(found.clone()));
+    }
+    if let Some(loader) = Loader::asked(boot, path) {
+        return Some(Found::Configuration(loader));
     }
     let end = path.iter().position(|&byte| byte == b'/')?;
     let (directory, rest) = (path.get(..end)?, path.get(end + 1..)?);
-    if boot.has_directory(directory) { None } else { boot.find(rest) }
+    if boot.has_directory(directory) { None } else { boot.find(rest).cloned().map(Found::File) }
 }
 
-/// The configuration that a boot loader asks for, made for the node: kernel, initramfs and its own command line. For the
-/// names that U-Boot and PXELINUX ask for (`pxelinux.cfg/…`), and those that GRUB's network image asks for
-/// (`grub/grub.cfg`, and the same below its platform).
-pub(crate) fn loader_configuration(boot: &BootFiles, path: &[u8], line: impl Fn() -> Option<String>) -> Option<String> {
-    let pxe = path.starts_with(b"pxelinux.cfg/");
-    if !pxe && ![&b"grub/grub.cfg"[..], b"grub/arm64-efi/grub.cfg", b"grub.cfg"].contains(&path) {
-        return None;
+impl Loader {
+    /// For the names that U-Boot and PXELINUX ask for (`pxelinux.cfg/…`), and those that GRUB's network image asks for
+    /// (`grub/grub.cfg`, and the same below its platform). `None` without a kernel, too.
+    fn asked(boot: &BootFiles, path: &[u8]) -> Option<Loader> {
+        let language = if path.starts_with(b"pxelinux.cfg/") {
+            Language::Pxe
+        } else if [&b"grub/grub.cfg"[..], b"grub/arm64-efi/grub.cfg", b"grub.cfg"].contains(&path) {
+            Language::Grub
+        } else {
+            return None;
+        };
+        let shown = |file: &BootFile| String::from_utf8_lossy(file.path.as_bytes()).into_owned();
+        let first = |names: &[&str]| names.iter().find_map(|name| boot.find(name.as_bytes())).map(shown);
+        let kernel = first(&["vmlinuz", "current/vmlinuz", "kernel8.img", "kernel_2712.img"])?;
+        let initrd = first(&["initrd.img", "current/initrd.img", "initramfs8"]);
+        Some(Loader { language, kernel, initrd })
     }
-    let first = |names: &[&str]| names.iter().find_map(|name| boot.find(name.as_bytes())).map(shown);
-    let kernel = first(&["vmlinuz", "current/vmlinuz", "kernel8.img", "kernel_2712.img"])?;
-    let initrd = first(&["initrd.img", "current/initrd.img", "initramfs8"]);
-    let line = line()?;
-    let line = line.trim();
-    Some(if pxe { pxe_script(&kernel, initrd.as_deref(), line) } else { grub_script(&kernel, initrd.as_deref(), line) })
-}
 
-fn pxe_script(kernel: &str, initrd: Option<&str>, line: &str) -> String {
-    let initrd = initrd.map(|file| format!("  initrd {file}\n")).unwrap_or_default();
-    format!("default aule\ntimeout 1\nlabel aule\n  kernel {kernel}\n{initrd}  append {line}\n")
-}
-
-fn grub_script(kernel: &str, initrd: Option<&str>, line: &str) -> String {
-    let initrd = initrd.map(|file| format!("initrd {}\n", quoted(&format!("/{file}")))).unwrap_or_default();
-    let words: Vec<_> = line.split_ascii_whitespace().map(quoted).collect();
-    format!("linux {} {}\n{initrd}boot\n", quoted(&format!("/{kernel}")), words.join(" "))
+    /// Kernel, initramfs and the node's own command line.
+    pub(crate) fn configuration(&self, line: &str) -> String {
+        let Loader { language, kernel, initrd } = self;
+        let initrd = |say: &dyn Fn(&str) -> String| initrd.as_deref().map(say).unwrap_or_default();
+        match language {
+            Language::Pxe => {
+                let initrd = initrd(&|file| format!("  initrd {file}\n"));
+                format!("default aule\ntimeout 1\nlabel aule\n  kernel {kernel}\n{initrd}  append {line}\n")
+            }
+            Language::Grub => {
+                let initrd = initrd(&|file| format!("initrd {}\n", quoted(&format!("/{file}"))));
+                let words: Vec<_> = line.split_ascii_whitespace().map(quoted).collect();
+                format!("linux {} {}\n{initrd}boot\n", quoted(&format!("/{kernel}")), words.join(" "))
+            }
+        }
+    }
 }
 
 /// A word as GRUB's scripts must have it: they know `;`, `$` and more, which a seed's address has. (GRUB manual, 6.2)
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-fn shown(file: &BootFile) -> String {
-    String::from_utf8_lossy(file.path.as_bytes()).into_owned()
 }
 
 #[cfg(test)]
@@ -93,10 +125,13 @@ mod tests {
     #[test]
     fn loaders_get_the_command_line_whole() {
         let line = "ds=nocloud;s=http://192.168.1.59/seed/ root=/dev/nfs  name=it's";
-        let pxe = "default aule\ntimeout 1\nlabel aule\n  kernel vmlinuz\n  initrd initrd.img\n";
-        assert_eq!(pxe_script("vmlinuz", Some("initrd.img"), line), format!("{pxe}  append {line}\n"));
-        let grub = "linux '/vmlinuz' 'ds=nocloud;s=http://192.168.1.59/seed/' 'root=/dev/nfs' 'name=it'\\''s'\nboot\n";
-        assert_eq!(grub_script("vmlinuz", None, line), grub);
+        let pxe = Loader { language: Language::Pxe, kernel: "vmlinuz".into(), initrd: Some("initrd.img".into()) };
+        let wanted = "default aule\ntimeout 1\nlabel aule\n  kernel vmlinuz\n  initrd initrd.img\n";
+        assert_eq!(pxe.configuration(line), format!("{wanted}  append {line}\n"));
+        let grub = Loader { language: Language::Grub, initrd: None, ..pxe };
+        let wanted =
+            "linux '/vmlinuz' 'ds=nocloud;s=http://192.168.1.59/seed/' 'root=/dev/nfs' 'name=it'\\''s'\nboot\n";
+        assert_eq!(grub.configuration(line), wanted);
     }
 
     #[test]

@@ -197,20 +197,22 @@ impl Service {
         let name = Name::parse(&request.name);
         let shown = name.path.escape_ascii().to_string();
         let seen = self.server.see_if(address, name.identity.clone(), None, Stage::BootFiles, &shown, |node| {
-            let build = Arc::clone(&node.boot.build);
-            let boot = build.boot.as_ref()?;
-            let line = || boot_files::command_line(&self.server, &build, node, own);
-            let file = match names::find(boot, &name.path) {
-                Some(file) => file.clone(),
-                None => return names::loader_configuration(boot, &name.path, line).map(|it| Source::Made(it.into())),
-            };
-            if boot_files::is_own(&file) {
-                let text = boot_files::rendered(&self.server, &build, &file, node, own)?;
-                return Some(Source::Made(text.into_bytes()));
-            }
-            Some(Source::File(Arc::clone(&build), file.content))
+            let found = names::find(node.boot.build.boot.as_ref()?, &name.path)?;
+            Some((node.clone(), found))
         });
-        seen.ok()
+        let (node, found) = seen.ok()?;
+        let build = &node.boot.build;
+        let made = match found {
+            names::Found::File(file) if !boot_files::is_own(&file) => {
+                return Some(Source::File(Arc::clone(build), file.content));
+            }
+            names::Found::File(file) => boot_files::rendered(&self.server, build, &file, &node, own),
+            names::Found::Configuration(loader) => {
+                let line = boot_files::command_line(&self.server, build, &node, own)?;
+                Some(loader.configuration(line.trim()))
+            }
+        };
+        Some(Source::Made(made?.into_bytes()))
     }
 }
 

@@ -1,0 +1,60 @@
+//! Who a node is, from what it sends, and which rule of the site is for it.
+
+use crate::site::{Mac, Match, Node, Serial, Site};
+use serde::{Deserialize, Serialize};
+
+/// What is known of a node, from what it sends.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Serial number, from option 97 or the prefix of its TFTP requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
+    /// Ethernet address, from DHCP, the prefix of its TFTP requests or the kernel's table of neighbours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Model, from DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+impl Identity {
+    /// Whether the other one is of the same machine, as far as both say something.
+    pub(super) fn agrees(&self, other: &Identity) -> bool {
+        let same = |differs: bool, known: bool| !(differs && known);
+        same(self.serial != other.serial, self.serial.is_some() && other.serial.is_some())
+            && same(self.mac != other.mac, self.mac.is_some() && other.mac.is_some())
+    }
+
+    /// Whether both are the same by their Ethernet address, or else by their serial number or because `otherwise`.
+    pub(super) fn is_same(&self, other: &Identity, otherwise: bool) -> bool {
+        match (self.mac, other.mac) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => otherwise || self.serial.is_some() && self.serial == other.serial,
+        }
+    }
+
+    /// With what the other one says beside.
+    pub(super) fn and(self, other: &Identity) -> Identity {
+        Identity {
+            serial: self.serial.or(other.serial),
+            mac: self.mac.or(other.mac),
+            model: self.model.or_else(|| other.model.clone()),
+        }
+    }
+}
+
+/// The rule for a node: the first that matches.
+pub fn rule<'a>(site: &'a Site, identity: &Identity) -> Option<&'a Node> {
+    site.nodes.iter().map(|rule| &rule.value).find(|rule| {
+        let Match { serial, mac, model, any } = &rule.matches;
+        let fits = |wanted: bool, equal: bool| !wanted || equal;
+        *any || (fits(serial.is_some(), *serial == identity.serial)
+            && fits(mac.is_some(), *mac == identity.mac)
+            && fits(model.is_some(), *model == identity.model))
+    })
+}
+
+/// Whether the names that a rule gives say which machine is meant.
+pub fn is_named(rule: &Node) -> bool {
+    rule.matches.serial.is_some() || rule.matches.mac.is_some() || rule.name.contains("{{")
+}
