@@ -13,7 +13,7 @@ from lab import MACS
 from stock import Failed
 
 UEFI = Path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd")
-STOPPED = re.compile(PANIC.pattern + rb"|Config file not found|Bad Linux ARM64 Image|Shell> |grub> ")
+STOPPED = re.compile(PANIC.pattern + rb"|Config file not found|Bad Linux ARM64 Image|bootarg overflow|Shell> |grub> ")
 MEMORY = 1280
 PROBE = re.compile(rb"aule-probe (\d+) ([0-9a-f]{64}) (\S+)\.")
 ABOUT = re.compile(rb"aule-node name=(\S*) machine=(\S*) token=(\S*) key=(\S*) instance=(\S*) marker=(\S*) failed=(\S*)\.")

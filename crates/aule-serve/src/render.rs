@@ -143,7 +143,7 @@ pub fn text(
 ) -> Result<String, RenderError> {
     let mut values: BTreeMap<&str, Value> = BTreeMap::from([
         ("server", place.address.to_string().into()),
-        ("export", format!("/{}", node.boot.build.digest.hex()).into()),
+        ("export", export(node).into()),
         ("seed", place.seed_url(node).into()),
         ("name", node.name.clone().into()),
         ("image", node.boot.image.clone().into()),
@@ -158,6 +158,12 @@ pub fn text(
     values.extend(mac.map(|it| ("mac", it.to_string().into())));
     values.extend(model.clone().map(|it| ("model", it.into())));
     render(template, Value::from(Serde(&values)))
+}
+
+/// The path by which a node mounts its root: the first half of the digest, as that is what handles hold, too. (U-Boot takes
+/// command lines of 511 bytes at most, and the whole digest did not leave room for longer names.)
+fn export(node: &Known) -> String {
+    format!("/{}", hex::encode(crate::nfs::prefix(node.boot.build.digest)))
 }
 
 /// Whether a template uses a variable of this name.

@@ -8,6 +8,7 @@ use crate::{
     neighbours,
     nfs::{self, HandleKey, Located, Prefix},
     nodes::{Identity, Known, Nodes, Seen, Stage, Unserved},
+    published::Published,
     render::{Place, SeedAddress},
     site::Site,
     state::State,
@@ -388,6 +389,23 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+impl Server {
+    /// The build of this digest, in hexadecimal: all of it, or the half that command lines have.
+    fn build(&self, digest: &str) -> Option<Arc<Published>> {
+        if let Ok(digest) = Digest::from_hex(digest) {
+            return self.images.by_digest(digest);
+        }
+        match self.images.by_prefix(hex::decode(digest).ok()?.try_into().ok()?, now()) {
+            Found::Open(published) => Some(published),
+            Found::Unknown => None,
+            Found::Fails(error) => {
+                self.warn(format!("a build that nodes run from cannot be opened: {error}"));
+                None
+            }
+        }
+    }
+}
+
 impl nfs::Builds for Server {
     fn by_prefix(&self, prefix: Prefix) -> Located {
         match self.images.by_prefix(prefix, now()) {
@@ -410,10 +428,8 @@ impl nfs::Names for Server {
         // The image's name or digest, and perhaps a directory below its root.
         let path = TreePath::new(path).ok()?;
         let name = std::str::from_utf8(path.components().next()?).ok()?;
-        let published = match self.images.current(name) {
-            Some(published) => published,
-            None => self.images.by_digest(Digest::from_hex(name.strip_prefix("sha256:").unwrap_or(name)).ok()?)?,
-        };
+        let published =
+            self.images.current(name).or_else(|| self.build(name.strip_prefix("sha256:").unwrap_or(name)))?;
         let below = path.strip_prefix(&TreePath::new(name).ok()?)?;
         let number = published.root.find(&below)?;
         published.root.node(number).filter(|node| node.inode.is_directory())?;

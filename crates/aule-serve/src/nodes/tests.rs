@@ -48,7 +48,8 @@ impl Lab {
 
     /// Lets the image stand for another build.
     fn publish(&self, name: &str) -> Arc<Published> {
-        let (tree, digest) = (Tree::new(Metadata::root_owned(0o755, Timestamp::from_seconds(0))), Digest::of(name.as_bytes()));
+        let (tree, digest) =
+            (Tree::new(Metadata::root_owned(0o755, Timestamp::from_seconds(0))), Digest::of(name.as_bytes()));
         let (_, contents) = Contents::open(&self.store, &[]).unwrap();
         let root = Arc::new(Export::new(digest, &tree, contents));
         let (seed, blobs) = Default::default();
@@ -253,7 +254,8 @@ fn addresses_are_forgotten_beyond_a_limit_and_running_nodes_last() {
     for number in 0..NODES_MAX as u32 + 10 {
         let address = Ipv4Addr::from(0x0a00_0000 + number).into();
         let (identity, what) = (mac(VARDA), String::from("vmlinuz"));
-        let seen = Seen { address, identity, build: None, stage: Stage::BootFiles, what, now: 1200 + u64::from(number) };
+        let seen =
+            Seen { address, identity, build: None, stage: Stage::BootFiles, what, now: 1200 + u64::from(number) };
         lab.nodes.see(&lab.site, &lab.images, seen).unwrap();
     }
     assert_eq!(lab.nodes.all().len(), NODES_MAX);
