@@ -85,6 +85,11 @@ class Served:
         same(f"status of {path}", status, 200)
         return body.decode()
 
+    def memory(self, what):
+        """`VmRSS` or `VmHWM` of the server, in MiB."""
+        with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as status:
+            return int(re.search(rf"{what}:\s+(\d+) kB", status.read())[1]) >> 10
+
     def begin(self):
         """What begins a boot: a boot file."""
         out = run(["curl", "-sS", f"tftp://127.0.0.1:{self.ports['tftp']}/cmdline.txt"]).stdout

@@ -13,7 +13,7 @@ use crate::{limits::Places, server::Server};
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, DefaultBodyLimit, Request},
+    extract::{ConnectInfo, Request},
     routing::{get, post},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -67,7 +67,6 @@ pub(crate) async fn serve(listener: TcpListener, server: Arc<Server>) -> io::Res
         .route("/boot/{node}/boot.sig", get(boot_image::signature))
         .route("/v2/", get(registry::version))
         .route("/v2/{*path}", get(registry::get))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(shared);
     let places = Places::new(CONNECTIONS.0, CONNECTIONS.1);
     loop {

@@ -154,11 +154,12 @@ async fn planned(
         let server = &shared.server;
         let nothing = |text: String| Box::new((StatusCode::NOT_FOUND, text + "\n").into_response());
         let identity = identity(&name);
-        let node = server.see(peer.ip(), identity.clone(), Stage::BootFiles, what);
+        // Who asks by another's name, or for what is not there, begins no boot.
+        let by_name = identity == Identity::default();
+        let node = server.see_if(peer.ip(), identity, None, Stage::BootFiles, what, |node| {
+            (!by_name || node.name == name).then_some(node).filter(|it| it.boot.build.boot.is_some()).cloned()
+        });
         let node = node.map_err(|error| nothing(error.to_string()))?;
-        if node.name != name && identity == Identity::default() {
-            return Err(nothing(format!("{} is {}", node.address, node.name)));
-        }
         let plan = plan(server, &node, reached).ok_or_else(|| nothing("its image has no boot files".into()))?;
         let known = shared.images.measured.lock().unwrap_or_else(PoisonError::into_inner).get(&plan.key).copied();
         let (size, digest) = match known {

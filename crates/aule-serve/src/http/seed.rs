@@ -1,6 +1,6 @@
 //! Seeds for cloud-init's NoCloud data source, made for the node that asks, and its report that it is done.
 
-use super::{Ends, Shared};
+use super::{BODY_MAX, Ends, Shared};
 use crate::{
     host_key,
     nodes::{Known, Stage},
@@ -10,18 +10,21 @@ use crate::{
     site::{HostKeys, Release},
 };
 use axum::{
-    body::Bytes,
+    body::Body,
     extract::{ConnectInfo, Path, State},
     http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use std::{collections::BTreeMap, fs, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fs, net::IpAddr, sync::Arc, time::Duration};
 
 /// The documents of a seed (cloud-init, DataSourceNoCloud).
 const DOCUMENTS: [&str; 4] = ["network-config", "meta-data", "user-data", "vendor-data"];
 /// The most that is read of a secret.
 pub(crate) const SECRET_MAX: usize = 64 << 10;
+
+/// How long a report may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no document.
 enum Refusal {
@@ -205,8 +208,13 @@ pub(super) async fn phone_home(
     State(shared): State<Shared>,
     ConnectInfo(Ends { peer, .. }): ConnectInfo<Ends>,
     Path(name): Path<String>,
-    _body: Bytes,
+    body: Body,
 ) -> Response {
+    // What it says is of no use here, but a client that is interrupted while it writes tries ten times.
+    let read = axum::body::to_bytes(body, BODY_MAX);
+    if !matches!(tokio::time::timeout(PATIENCE, read).await, Ok(Ok(_))) {
+        return StatusCode::REQUEST_TIMEOUT.into_response();
+    }
     let address: IpAddr = peer.ip().to_canonical();
     if !shared.server.nodes.all().iter().any(|it| it.address == address && it.name == name) {
         return StatusCode::NOT_FOUND.into_response();

@@ -11,9 +11,11 @@ use super::{
 };
 use crate::{frames::FrameCache, limits::Places};
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    ops::RangeInclusive,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -33,8 +35,10 @@ const SLOW_MAX: usize = 16;
 const DISK_MAX: usize = 64;
 /// Replies are written together up to about this size.
 const BATCH: usize = 256 << 10;
-/// How many bytes of replies may wait for one client to take them, and for all together.
+/// How many bytes of replies may wait for one connection to take them, for all of one address, and for all together: who
+/// takes nothing must not use up what others need.
 const WAITING_MAX: usize = 8 << 20;
+const WAITING_ADDRESS_MAX: usize = 16 << 20;
 const WAITING_ALL_MAX: usize = 256 << 20;
 /// What the budget of waiting replies is counted in.
 const UNIT: usize = 1 << 10;
@@ -72,8 +76,10 @@ pub(crate) struct Service<S> {
     /// What is served.
     site: Arc<S>,
     options: NfsOptions,
-    /// Replies that wait to be taken.
+    /// Room for replies that wait to be taken, in all, and of each address that is connected.
     waiting: Arc<Semaphore>,
+    of_address: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
+    spare: Spare,
     /// Reads that are on their way to the disk.
     disk: Arc<Semaphore>,
 }
@@ -85,6 +91,8 @@ impl<S> Service<S> {
             site,
             options,
             waiting: Arc::new(Semaphore::new(WAITING_ALL_MAX / UNIT)),
+            of_address: Mutex::default(),
+            spare: Spare::default(),
             disk: Arc::new(Semaphore::new(DISK_MAX)),
         }
     }
@@ -92,6 +100,18 @@ impl<S> Service<S> {
     /// What is served.
     pub(crate) fn site(&self) -> &S {
         &self.site
+    }
+
+    /// The room that all connections of an address share.
+    fn room(&self, address: IpAddr) -> Arc<Semaphore> {
+        let mut rooms = self.of_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(room) = rooms.get(&address).and_then(Weak::upgrade) {
+            return room;
+        }
+        rooms.retain(|_, room| room.strong_count() > 0);
+        let room = Arc::new(Semaphore::new(WAITING_ADDRESS_MAX / UNIT));
+        rooms.insert(address, Arc::downgrade(&room));
+        room
     }
 }
 
@@ -129,18 +149,23 @@ pub(crate) async fn serve<S: Site>(listener: TcpListener, service: Arc<Service<S
 /// Replies with what they take of the budgets.
 struct Reply {
     bytes: Vec<u8>,
-    _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _room: [OwnedSemaphorePermit; 3],
 }
 
 async fn connection<S: Site>(stream: TcpStream, peer: SocketAddr, service: &Arc<Service<S>>) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
-    let (replies, outbox) = mpsc::channel::<Reply>(2 * SLOW_MAX);
-    let spare = Spare::default();
-    let mut sending = tokio::spawn(send(writer, outbox, service.options.stalled, spare.clone()));
-    let room = Arc::new(Semaphore::new(WAITING_MAX / UNIT));
-    let outbox = Outbox { replies, room, all: Arc::clone(&service.waiting), spare };
+    // What may wait in it is bounded by the room that each reply takes.
+    let (replies, outbox) = mpsc::unbounded_channel::<Reply>();
+    let mut sending = tokio::spawn(send(writer, outbox, service.options.stalled, service.spare.clone()));
+    let address = peer.ip().to_canonical();
+    let own = Arc::new(Semaphore::new(WAITING_MAX / UNIT));
+    let outbox = Outbox {
+        replies,
+        room: [own, service.room(address), Arc::clone(&service.waiting)],
+        spare: service.spare.clone(),
+    };
     tokio::select! {
-        received = receive(reader, peer.ip().to_canonical(), service, outbox) => {
+        received = receive(reader, address, service, outbox) => {
             received?;
             // What was asked before the client closed its side is still answered.
             sending.await.map_err(io::Error::other)?
@@ -153,7 +178,7 @@ async fn connection<S: Site>(stream: TcpStream, peer: SocketAddr, service: &Arc<
 /// Writes replies one after the other.
 async fn send(
     mut writer: OwnedWriteHalf,
-    mut outbox: mpsc::Receiver<Reply>,
+    mut outbox: mpsc::UnboundedReceiver<Reply>,
     stalled: Duration,
     spare: Spare,
 ) -> io::Result<()> {
@@ -169,53 +194,64 @@ async fn send(
 struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Spare {
-    /// How many are kept for a connection, and up to which size.
-    const KEPT: usize = 4;
-    const SIZE: usize = 2 << 20;
+    /// How many are kept, and of which size: small ones cost little anew, and a small reply in a large buffer would take more
+    /// memory than its room says.
+    const KEPT: usize = 16;
+    const SIZES: RangeInclusive<usize> = 64 << 10..=2 << 20;
 
     fn give(&self, mut buffer: Vec<u8>) {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < Self::KEPT && buffer.capacity() <= Self::SIZE {
+        if spare.len() < Self::KEPT && Self::SIZES.contains(&buffer.capacity()) {
             buffer.clear();
             spare.push(buffer);
         }
     }
 
-    fn take(&self) -> Vec<u8> {
+    /// A buffer for about so many bytes.
+    fn take(&self, bytes: usize) -> Vec<u8> {
+        if bytes < *Self::SIZES.start() {
+            return Vec::new();
+        }
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    /// A connection that is idle holds nothing.
-    fn drop_all(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 /// Where replies go.
 #[derive(Clone)]
 struct Outbox {
-    replies: mpsc::Sender<Reply>,
-    room: Arc<Semaphore>,
-    all: Arc<Semaphore>,
+    replies: mpsc::UnboundedSender<Reply>,
+    /// Of the connection, of its address, of all. In this order: who has none of his own holds nothing of the others'.
+    room: [Arc<Semaphore>; 3],
     spare: Spare,
 }
 
 impl Outbox {
     /// Waits until there is room for a reply of this size.
-    async fn room(&self, bytes: usize) -> io::Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+    async fn room(&self, bytes: usize) -> io::Result<[OwnedSemaphorePermit; 3]> {
         let units = (bytes / UNIT + 1).min(WAITING_MAX / UNIT) as u32;
-        let own = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(io::Error::other)?;
-        let all = Arc::clone(&self.all).acquire_many_owned(units).await.map_err(io::Error::other)?;
-        Ok((own, all))
+        let take =
+            async |room: &Arc<Semaphore>| Arc::clone(room).acquire_many_owned(units).await.map_err(io::Error::other);
+        let [own, address, all] = &self.room;
+        Ok([take(own).await?, take(address).await?, take(all).await?])
     }
 
     async fn flush(&self, out: &mut Writer) -> io::Result<()> {
         if out.len() > 0 {
             let room = self.room(out.len()).await?;
-            let reply = Reply { bytes: std::mem::replace(&mut out.0, self.spare.take()), _room: room };
-            self.replies.send(reply).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            // A small reply leaves a large buffer here.
+            let bytes = if out.len() * 2 < out.0.capacity() {
+                out.0.drain(..).collect()
+            } else {
+                let next = self.spare.take(out.len());
+                std::mem::replace(&mut out.0, next)
+            };
+            self.send(Reply { bytes, _room: room })?;
         }
         Ok(())
+    }
+
+    fn send(&self, reply: Reply) -> io::Result<()> {
+        self.replies.send(reply).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -257,14 +293,12 @@ async fn receive<S: Site>(
                     let Ok(permit) = Arc::clone(&slow).acquire_owned().await else { return Ok(()) };
                     let room = outbox.room(read.count()).await?;
                     let Ok(disk) = Arc::clone(&service.disk).acquire_owned().await else { return Ok(()) };
-                    let (service, replies) = (Arc::clone(service), outbox.replies.clone());
-                    let buffer = outbox.spare.take();
+                    let (service, outbox) = (Arc::clone(service), outbox.clone());
                     tokio::task::spawn_blocking(move || {
-                        let reply = Reply { bytes: slow_reply(&service, xid, &read, buffer), _room: room };
-                        drop(disk);
-                        // The connection may be gone by now.
-                        let _ = replies.blocking_send(reply);
-                        drop(permit);
+                        let buffer = outbox.spare.take(read.count());
+                        // The connection may be gone by now. (Nothing here may wait for a client: others need the thread.)
+                        let _ = outbox.send(Reply { bytes: slow_reply(&service, xid, &read, buffer), _room: room });
+                        drop((disk, permit));
                     });
                 }
                 Done::Broken => return Err(io::Error::other("not a call")),
@@ -281,7 +315,7 @@ async fn receive<S: Site>(
         let read = match tokio::time::timeout(QUIET, reader.read_buf(&mut input)).await {
             Ok(read) => read?,
             Err(_) => {
-                outbox.spare.drop_all();
+                out.0 = Vec::new();
                 let patience = if idle { service.options.idle } else { service.options.stalled };
                 match tokio::time::timeout(patience.saturating_sub(QUIET), reader.read_buf(&mut input)).await {
                     Ok(read) => read?,

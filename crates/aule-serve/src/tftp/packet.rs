@@ -8,6 +8,8 @@ pub(crate) const BLOCK_DEFAULT: u16 = 512;
 const BLOCK_MAX: u64 = 65_464;
 /// The most blocks that are sent without waiting.
 const WINDOW_MAX: u64 = 64;
+/// The longest timeout that is granted, in seconds: a client that is gone keeps its place for some of them.
+const TIMEOUT_MAX: u8 = 30;
 
 /// A packet of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub(crate) struct Options {
     pub(crate) block: Option<u16>,
     /// It wants to know the size of the file.
     pub(crate) size: bool,
-    /// Seconds before a packet is sent again: 1 to 255.
+    /// Seconds before a packet is sent again: 1 to 30, of the 255 that one may ask for.
     pub(crate) timeout: Option<u8>,
     /// Blocks that are sent without waiting: 1 and more.
     pub(crate) window: Option<u16>,
@@ -83,7 +85,7 @@ fn request(bytes: &[u8]) -> Option<Request> {
         match option.to_ascii_lowercase().as_slice() {
             b"blksize" if number >= 8 => options.block = u16::try_from(number.min(BLOCK_MAX)).ok(),
             b"tsize" => options.size = true,
-            b"timeout" if number >= 1 => options.timeout = u8::try_from(number).ok(),
+            b"timeout" if number >= 1 => options.timeout = u8::try_from(number).ok().filter(|it| *it <= TIMEOUT_MAX),
             b"windowsize" if number >= 1 => options.window = u16::try_from(number.min(WINDOW_MAX)).ok(),
             _ => {}
         }
@@ -160,6 +162,7 @@ mod tests {
             (b"blksize\x00-5", Options::default()),
             (b"blksize\0\xff", Options::default()),
             (b"timeout\x000", Options::default()),
+            (b"timeout\x0031", Options::default()),
             (b"timeout\x00256", Options::default()),
             (b"windowsize\x0065535", Options { window: Some(64), ..Options::default() }),
             (b"windowsize\x0099999999999999999999", Options::default()),
