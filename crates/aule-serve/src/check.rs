@@ -48,7 +48,13 @@ pub fn check(path: &Path, site: &Site, images: &Images) -> Vec<Mistake> {
                     format!("the secret `{name}` has more than {SECRET_MAX} bytes: {}", secret.file.display());
                 mistakes.push(Mistake::new(path, (0, 0), message));
             }
-            Ok(text) => drop(secrets.insert(name.clone(), text)),
+            Ok(text) => {
+                if text.trim().is_empty() {
+                    let message = format!("the secret `{name}` is empty: {}", secret.file.display());
+                    mistakes.push(Mistake::new(path, (0, 0), message));
+                }
+                secrets.insert(name.clone(), text);
+            }
             // Never what it holds.
             Err(error) => {
                 let message =
@@ -63,7 +69,7 @@ pub fn check(path: &Path, site: &Site, images: &Images) -> Vec<Mistake> {
         mistakes.push(Mistake::new(path, (0, 0), format!("`signing_key`: {error}")));
     }
     if let Some(key) = &site.handle_key {
-        let length = fs::metadata(&key.file).map(|it| it.len());
+        let length = fs::read(&key.file).map(|it| it.len());
         match length {
             Ok(length) if length < 16 => {
                 let mistake = Mistake::new(path, (0, 0), format!("`handle_key` has only {length} bytes"));
@@ -84,6 +90,10 @@ pub fn check(path: &Path, site: &Site, images: &Images) -> Vec<Mistake> {
     }
     for rule in &site.nodes {
         let at = place(rule);
+        mistakes.extend(same_name(&rule.value).map(|name| {
+            let mistake = Mistake::new(path, at, format!("every node that this rule fits is called `{name}`"));
+            mistake.hint("`{{ serial }}`, `{{ mac }}` or `{{ address }}` in it tells them apart").warning()
+        }));
         let Some(build) = builds.get(rule.value.image.as_str()) else { continue };
         match sample(&rule.value, build) {
             Ok(node) => {
@@ -101,6 +111,19 @@ pub fn check(path: &Path, site: &Site, images: &Images) -> Vec<Mistake> {
     mistakes
 }
 
+/// The name that a rule for several machines gives to each of them.
+fn same_name(rule: &Node) -> Option<String> {
+    if rule.matches.serial.is_some() || rule.matches.mac.is_some() {
+        return None;
+    }
+    let name = |number: u8| {
+        let (serial, mac) = (Some(Serial(number.into())), Some(Mac([2, 0, 0, 0, 0, number])));
+        let identity = Identity { serial, mac, model: rule.matches.model.clone() };
+        render::name(rule, &identity, Ipv4Addr::new(192, 0, 2, number).into()).ok()
+    };
+    name(1).filter(|one| name(2).as_ref() == Some(one))
+}
+
 /// A node that the rule could be for.
 fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderError> {
     let identity = Identity {
@@ -109,9 +132,11 @@ fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderEr
         model: rule.matches.model.clone().or_else(|| Some("RPi5".into())),
     };
     let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let name = render::name(rule, &identity, address)?;
     Ok(Known {
         address,
-        name: render::name(rule, &identity, address)?,
+        named: is_named(rule, &identity, &name),
+        name,
         identity,
         vars: rule.vars.clone(),
         boot: Boot {
@@ -128,7 +153,6 @@ fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderEr
         last: 0,
         heard: None,
         read: None,
-        named: is_named(rule),
     })
 }
 
@@ -152,7 +176,7 @@ fn unrendered(build: &Published, node: &Known, secrets: &BTreeMap<String, String
         }
         let rendered = render::text(&text, node, &place, secrets).and_then(|text| match name.as_str() {
             "meta-data" => render::meta_data(&text, node),
-            _ => Ok(text),
+            _ => render::is_yaml(&text).map(|()| text),
         });
         failed.extend(rendered.err().map(|error| (name.clone(), error.to_string())));
     }

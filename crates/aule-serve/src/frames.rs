@@ -12,7 +12,10 @@ use aule_tree::{Content, Digest, Hasher};
 use quick_cache::{Weighter, sync::Cache};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -69,6 +72,8 @@ pub struct FrameCache {
     checked: Cache<Digest, Arc<[Digest]>, ByCount>,
     /// Of each that is being compared, what others wait for.
     comparing: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    /// How many bytes are held that were read on the way and wait to be known as right.
+    held: AtomicU64,
     /// Those that are damaged, and when that was seen: who asks for one again and again must not cost much.
     failed: Mutex<HashMap<Digest, Instant>>,
 }
@@ -82,6 +87,7 @@ impl FrameCache {
             frames: Cache::with_weighter(items, bytes, ByBytes),
             checked: Cache::with_weighter(4096, CHECKED_MAX, ByCount),
             comparing: Mutex::default(),
+            held: AtomicU64::new(0),
             failed: Mutex::default(),
         }
     }
@@ -217,7 +223,8 @@ impl FrameCache {
             }
         }
         let compared = self.compare_alone(place, content, asked);
-        if compared.is_err() {
+        // A disk that fails for a moment says nothing of the file.
+        if compared.as_ref().is_err_and(|error| !matches!(error, ReadError::Store(StoreError::Io { .. }))) {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
             failed.insert(content.digest, Instant::now());
         }
@@ -230,30 +237,55 @@ impl FrameCache {
         let mut hasher = Hasher::new();
         let mut digests = Vec::with_capacity(place.frames().len());
         let mut found: Option<Arc<[u8]>> = None;
-        // Nothing is in the cache before all of it is known to be right; what is beyond its size would only push out the rest.
-        let mut kept: Vec<(usize, Arc<[u8]>)> = Vec::new();
-        let mut room = self.frames.capacity() / 8;
+        // Nothing is in the cache before all of it is known to be right.
+        let mut kept = Kept { frames: Vec::new(), bytes: 0, held: &self.held };
         for (index, frame) in place.frames().iter().enumerate() {
             let bytes: Arc<[u8]> = place.read(frame)?.into();
             hasher.update(&bytes);
             digests.push(Digest::of(&bytes));
             if index == asked {
                 found = Some(bytes);
-            } else if index > asked && bytes.len() as u64 <= room {
-                room -= bytes.len() as u64;
-                kept.push((index, bytes));
+            } else if index > asked {
+                // All comparisons together; what is beyond would only push out the rest.
+                kept.push(index, bytes, self.frames.capacity() / 8);
             }
         }
         if hasher.finish() != content.digest {
             return Err(damaged());
         }
-        for (index, bytes) in kept {
+        for (index, bytes) in std::mem::take(&mut kept.frames) {
             if let Some(frame) = place.frames().get(index) {
                 self.frames.insert(key(place, frame), bytes);
             }
         }
         self.checked.insert(content.digest, digests.into());
         found.map(Compared::Now).ok_or_else(damaged)
+    }
+}
+
+/// Frames that were read on the way to the one that is asked for, or after it.
+struct Kept<'a> {
+    frames: Vec<(usize, Arc<[u8]>)>,
+    bytes: u64,
+    held: &'a AtomicU64,
+}
+
+impl Kept<'_> {
+    /// Keeps a frame where all that is kept together is not more than `most`.
+    fn push(&mut self, index: usize, frame: Arc<[u8]>, most: u64) {
+        let bytes = frame.len() as u64;
+        if self.held.fetch_add(bytes, Ordering::Relaxed) + bytes > most {
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
+            return;
+        }
+        self.bytes += bytes;
+        self.frames.push((index, frame));
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

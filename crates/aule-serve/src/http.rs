@@ -2,6 +2,7 @@
 
 mod blob;
 mod boot_image;
+mod files;
 mod registry;
 mod seed;
 mod status;
@@ -37,7 +38,7 @@ const HEAD: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 struct Shared {
     server: Arc<Server>,
-    files: Arc<blob::Files>,
+    files: Arc<files::Files>,
     images: Arc<boot_image::BootImages>,
 }
 

@@ -76,6 +76,8 @@ pub(crate) struct Looked {
     pub(crate) names: Names,
     /// Those that could not be opened, and why: they stand for what they stood for before.
     pub(crate) failed: Vec<(String, StoreError)>,
+    /// What servers say their nodes use, where it cannot be understood.
+    pub(crate) leases: Vec<StoreError>,
 }
 
 /// What came of looking, and of switching to it.
@@ -85,6 +87,8 @@ pub struct Refreshed {
     pub switched: Vec<Switched>,
     /// Those that could not be opened, and why: they stand for what they stood for before.
     pub failed: Vec<(String, StoreError)>,
+    /// What servers say their nodes use, where it cannot be understood.
+    pub leases: Vec<StoreError>,
 }
 
 impl Images {
@@ -113,8 +117,8 @@ impl Images {
     /// # Errors
     /// When the store cannot be read.
     pub fn refresh(&self, site: &Site, now: u64) -> Result<Refreshed> {
-        let Looked { names, failed } = self.look(site, now)?;
-        Ok(Refreshed { switched: self.switch(names), failed })
+        let Looked { names, failed, leases } = self.look(site, now)?;
+        Ok(Refreshed { switched: self.switch(names), failed, leases })
     }
 
     /// Resolves the names of a site anew and opens what they stand for; each that cannot be opened keeps what it stood for.
@@ -127,8 +131,8 @@ impl Images {
         let before = self.names();
         let generations = self.store.generations()?;
         if self.used().is_empty() {
-            // What a server before this one kept: nodes may run from it still.
-            let kept = self.store.lease(&self.lease)?;
+            // What a server before this one kept: nodes may run from it still. (One that cannot be read is told below.)
+            let kept = self.store.lease(&self.lease).unwrap_or_default();
             self.used().extend(kept.into_iter().map(|digest| (digest, now)));
         }
         for (name, image) in &site.images {
@@ -151,8 +155,9 @@ impl Images {
         next.known.extend(next.current.values().map(|it| it.digest));
         next.known.extend(self.used().keys().copied());
         // Nodes may come over from another server of this store, and with them what only its lease keeps.
-        next.known.extend(self.store.leased()?);
-        Ok(Looked { names: next, failed })
+        let (leased, leases) = self.store.readable_leases()?;
+        next.known.extend(leased);
+        Ok(Looked { names: next, failed, leases })
     }
 
     /// Switches to what names were seen to stand for; gives those that stood for something else.
@@ -258,10 +263,12 @@ impl Images {
         }
     }
 
-    /// A blob of some build that is open.
+    /// A blob of some build that is open, or the index of one that can be opened: then what it names is found, too.
     pub fn blob(&self, digest: Digest) -> Option<Blob> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        open.values().find_map(|it| it.published.blobs.get(&digest).cloned())
+        let found = open.values().find_map(|it| it.published.blobs.get(&digest).cloned());
+        drop(open);
+        found.or_else(|| self.by_digest(digest)?.blobs.get(&digest).cloned())
     }
 
     fn open(&self, digest: Digest) -> Result<Arc<Published>> {

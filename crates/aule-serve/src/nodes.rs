@@ -55,8 +55,8 @@ pub struct Known {
     pub heard: Option<Instant>,
     /// When it read from its root last.
     pub read: Option<Instant>,
-    /// Whether its name alone says which machine it is: that is so where the rule is for one machine, or the name holds what is
-    /// known of it.
+    /// Whether its name alone says which machine it is: that is so where the rule is for one machine, or the name holds its
+    /// serial number or Ethernet address.
     pub named: bool,
 }
 
@@ -193,69 +193,74 @@ impl Nodes {
         if !begins {
             self.adopt(all, seen.address);
         }
-        // Another serial or address from here is another machine: nothing of the one before counts.
         let here = all.known.get(&seen.address);
-        let before = here.filter(|known| known.identity.agrees(&seen.identity));
+        let rests = here.is_some_and(|known| known.heard.is_none_or(|heard| heard.elapsed() > PAUSE));
+        let asked = begins.then(|| all.asked(&seen, here)).flatten();
+        // What says whose request it is: itself, the local network, and what was asked for this address before.
+        let mut told = seen.identity.clone();
+        let doubtful = begins && (rests || asked.is_some());
+        if told.mac.is_none() && (doubtful || !here.is_some_and(|known| known.identity.agrees(&told))) {
+            told.mac = (self.neighbours)(seen.address);
+        }
+        let asked = asked.filter(|it| it.identity.agrees(&told)).cloned();
+        if let Some(asked) = &asked {
+            told = told.and(&asked.identity);
+        }
+        // Another serial or Ethernet address from here is another machine: nothing of the one before counts. After a pause
+        // anybody may have the address, so it is the one from before only where something says so, or nothing says anything.
+        let before = here.filter(|known| known.identity.agrees(&told));
+        let nameless = |it: &Identity| it.serial.is_none() && it.mac.is_none();
+        let is_same = |known: &Identity| known.is_same(&told, false) || nameless(known) && nameless(&told);
+        let before = before.filter(|known| !(begins && rests) || is_same(&known.identity));
         let alive = here.is_some_and(|known| known.read.is_some_and(|read| read.elapsed() < ALIVE));
         if alive && before.is_none() {
             return Err(Unserved::Another);
         }
-        let mut identity = seen.identity.clone();
-        if let Some(known) = before {
-            identity = identity.and(&known.identity);
-        }
-        // For a new address, and for one that begins a boot after a pause, the local network is asked, too.
-        if identity.mac.is_none() && before.is_none() {
-            identity.mac = (self.neighbours)(seen.address);
-        }
-        let asked = all.waiting.values().find(|it| {
-            begins
-                && seen.now.saturating_sub(it.last()) <= PATIENCE
-                && it.identity.is_same(&identity, it.address == Some(seen.address))
-        });
-        let asked = asked.cloned();
-        if let Some(asked) = &asked {
-            identity = identity.and(&asked.identity);
-        }
-
-        let rule = rule(site, &identity).ok_or(Unserved::NoRule)?;
-        let fresh = before.is_none_or(|known| {
-            begins
-                && (asked.is_some()
-                    || known.boot.image != rule.image
-                    || known.boot.stage > Stage::BootFiles && !alive
-                    || known.heard.is_none_or(|heard| heard.elapsed() > PAUSE))
-        });
+        let identity = before.map_or(told.clone(), |known| told.and(&known.identity));
+        let fresh = before
+            .is_none_or(|known| begins && (asked.is_some() || known.boot.stage > Stage::BootFiles && !alive || rests));
         // The build that the node says it runs from counts, also where another server saw it begin since.
         let other = |known: &Known| seen.build.as_ref().is_some_and(|it| it.digest != known.boot.build.digest);
         let fresh = fresh || !begins && before.is_some_and(other);
-        let number = before.map_or(0, |it| it.boot.number) + 1;
-        let mut boot = match before.filter(|_| !fresh) {
-            Some(known) => known.boot.clone(),
-            None => Boot {
-                number,
-                image: rule.image.clone(),
-                build: match seen.build {
-                    Some(build) if !begins => build,
-                    _ => images.current(&rule.image).ok_or_else(|| Unserved::NoImage(rule.image.clone()))?,
-                },
-                events: Vec::new(),
-                stage: seen.stage,
-                since: seen.now,
-                began: begins,
-                released: BTreeSet::new(),
-                missing: None,
-            },
+
+        let settled = before.filter(|known| !fresh && known.identity == identity);
+        let mut known = match settled {
+            // A boot keeps what its rule said when it began, whatever the site says since.
+            Some(known) => known.clone(),
+            None => {
+                let rule = rule(site, &identity).ok_or(Unserved::NoRule)?;
+                let name = render::name(rule, &identity, seen.address);
+                let name = name.map_err(|error| Unserved::Name(error.to_string()))?;
+                // More is known of it than before, and the rule that fits now may be for another image.
+                let going = before.filter(|known| !fresh && (!begins || known.boot.image == rule.image));
+                let boot = match going {
+                    Some(known) => known.boot.clone(),
+                    None => Boot {
+                        number: before.map_or(0, |it| it.boot.number).saturating_add(1),
+                        image: rule.image.clone(),
+                        build: match seen.build {
+                            Some(build) if !begins => build,
+                            _ => images.current(&rule.image).ok_or_else(|| Unserved::NoImage(rule.image.clone()))?,
+                        },
+                        events: Vec::new(),
+                        stage: seen.stage,
+                        since: seen.now,
+                        began: begins,
+                        released: BTreeSet::new(),
+                        missing: None,
+                    },
+                };
+                let named = is_named(rule, &identity, &name);
+                let (vars, read) = (rule.vars.clone(), going.and_then(|it| it.read));
+                Known { address: seen.address, identity, name, vars, boot, last: 0, heard: None, read, named }
+            }
         };
-        boot.events.extend(asked.iter().flat_map(|it| it.events.clone()));
-        let name = render::name(rule, &identity, seen.address).map_err(|error| Unserved::Name(error.to_string()))?;
-        boot.note(Event { at: seen.now, stage: seen.stage, what: seen.what.clone() });
-        let read = before.filter(|_| !fresh).and_then(|it| it.read);
-        let named = is_named(rule);
-        let (address, vars, heard) = (seen.address, rule.vars.clone(), Some(Instant::now()));
-        let known = Known { address, identity, name, vars, boot, last: seen.now, heard, read, named };
+        (known.last, known.heard) = (seen.now, Some(Instant::now()));
+        known.boot.events.extend(asked.iter().flat_map(|it| it.events.clone()));
+        known.boot.note(Event { at: seen.now, stage: seen.stage, what: seen.what.clone() });
         let Some(found) = wanted(&known) else {
-            if let Some(known) = all.known.get_mut(&seen.address).filter(|_| !fresh) {
+            let same = |it: &&mut Known| !fresh && it.boot.number == known.boot.number;
+            if let Some(known) = all.known.get_mut(&seen.address).filter(same) {
                 known.boot.miss(&seen.what);
             }
             return Err(Unserved::NoFile);
@@ -318,6 +323,20 @@ impl Nodes {
         right && known.boot.released.insert(document.to_owned())
     }
 
+    /// Gives a right back that could not be written down, so that nothing was given for it.
+    pub fn take_back(&self, node: &Known, document: &str) {
+        if let Some(known) = self.all_of_them().known.get_mut(&node.address)
+            && known.boot.number == node.boot.number
+        {
+            known.boot.released.remove(document);
+        }
+    }
+
+    /// Notes that what is known of an address is still to be written down.
+    pub fn again(&self, address: IpAddr) {
+        self.all_of_them().changed.insert(address);
+    }
+
     /// Puts a node back that was written down.
     pub fn restore(&self, known: Known) {
         let mut all = self.all_of_them();
@@ -366,6 +385,16 @@ impl Nodes {
 }
 
 impl All {
+    /// What was asked for by DHCP before this request: of the machine that it names, else for the address that it comes from,
+    /// else of the machine that had this address last.
+    fn asked(&self, seen: &Seen, here: Option<&Known>) -> Option<&Waiting> {
+        let recent = || self.waiting.values().filter(|it| seen.now.saturating_sub(it.last()) <= PATIENCE);
+        let latest = |fits: &dyn Fn(&Waiting) -> bool| recent().filter(|it| fits(it)).max_by_key(|it| it.last());
+        latest(&|it| it.identity.is_same(&seen.identity, false))
+            .or_else(|| latest(&|it| it.address == Some(seen.address)))
+            .or_else(|| latest(&|it| here.is_some_and(|known| it.identity.is_same(&known.identity, false))))
+    }
+
     fn insert(&mut self, known: Known) {
         if !self.known.contains_key(&known.address) && self.known.len() >= NODES_MAX {
             // First those that only asked for boot files: that can be anybody.

@@ -218,6 +218,19 @@ fn identify(hasher: &mut Hasher, node: &Known) {
     hasher.field(mac.map(|it| it.to_string()).unwrap_or_default().as_bytes());
 }
 
+/// Looks whether a document that calls itself `#cloud-config` is YAML: of one that is not, cloud-init takes nothing.
+///
+/// # Errors
+/// When it is not.
+pub fn is_yaml(text: &str) -> Result<(), RenderError> {
+    let is_config = text.lines().next().is_some_and(|line| line.trim_end() == "#cloud-config");
+    if !is_config {
+        return Ok(());
+    }
+    let read: Result<serde::de::IgnoredAny, _> = serde_saphyr::from_str(text);
+    read.map(drop).map_err(|error| RenderError(error.without_snippet().to_string()))
+}
+
 /// Meta-data with the node's instance id and host name, which replace what the seed says.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use crate::{
 use aule_store::StoreError;
 use aule_tree::{Digest, TreePath};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     net::IpAddr,
     os::unix::fs::MetadataExt,
@@ -36,19 +36,26 @@ pub trait Observer: Send + Sync {
 }
 
 /// How many different warnings are told before they are only counted, how long they are, and when they are told again.
+/// The same for those that clients bring about, who may make up addresses, and for one address.
 const WARNINGS_MAX: usize = 512;
+const REFUSALS_MAX: usize = 512;
+const REFUSALS_OF_ADDRESS_MAX: usize = 32;
 const MESSAGE_MAX: usize = 400;
 const FORGET: Duration = Duration::from_secs(600);
 
-/// What was warned of since some moment.
+/// What was warned of since some moment: of this server and its store, and of clients, who can make up what they ask for and
+/// must not silence the rest by it.
 struct Warned {
     since: Instant,
     messages: HashSet<String>,
+    of_clients: HashSet<String>,
+    of_address: HashMap<IpAddr, usize>,
 }
 
 impl Default for Warned {
     fn default() -> Self {
-        Warned { since: Instant::now(), messages: HashSet::new() }
+        let (messages, of_clients, of_address) = Default::default();
+        Warned { since: Instant::now(), messages, of_clients, of_address }
     }
 }
 
@@ -138,8 +145,9 @@ impl Server {
             server.warn(error.to_string());
         }
         server.tell(&looked.switched);
+        looked.leases.iter().for_each(|error| server.warn(lease(error)));
         let wrong = |path: &std::path::Path, reason| server.warn(format!("{} is left out: {reason}", path.display()));
-        match server.state.load(&site, &server.images, wrong) {
+        match server.state.load(&server.images, wrong) {
             Ok(nodes) => nodes.into_iter().for_each(|node| server.nodes.restore(node)),
             Err(error) => server.warn(format!("the nodes of before cannot be read: {error}")),
         }
@@ -226,6 +234,7 @@ impl Server {
             match self.images.refresh(&self.site(), now()) {
                 Ok(looked) => {
                     self.tell(&looked.switched);
+                    looked.leases.iter().for_each(|error| self.warn(lease(error)));
                     let all_good = looked.failed.is_empty();
                     for (name, error) in looked.failed {
                         self.warn(format!("image {name} stays what it is: {error}"));
@@ -267,6 +276,7 @@ impl Server {
         for address in addresses {
             if let Err(error) = self.state.save(address, false, || self.nodes.at(address)) {
                 self.warn(format!("the state cannot be written: {error}"));
+                self.nodes.again(address);
             }
         }
     }
@@ -295,10 +305,15 @@ impl Server {
             return Err(refused());
         }
         if let Some(other) = self.nodes.twin(node) {
-            self.warn(format!("{} gets secrets as {}, and {other} is called so, too", node.address, node.name));
+            let message = format!("{} gets secrets as {}, and {other} is called so, too", node.address, node.name);
+            self.refuse(node.address, message);
         }
         let saved = self.state.save(node.address, true, || self.nodes.at(node.address));
-        saved.map_err(|error| format!("that they are given cannot be written down: {error}"))
+        saved.map_err(|error| {
+            self.nodes.take_back(node, document);
+            self.warn(format!("the state cannot be written: {error}"));
+            "that they are given cannot be written down".to_owned()
+        })
     }
 
     /// Tells something once.
@@ -306,23 +321,45 @@ impl Server {
         self.observer.note(message);
     }
 
-    /// Tells that something is wrong, the same thing only once in ten minutes.
+    /// Tells that something is wrong here, the same thing only once in ten minutes.
     pub fn warn(&self, message: String) {
+        self.tell_once(None, &message);
+    }
+
+    /// Tells that a client does not get what it asks for, the same thing only once in ten minutes.
+    pub fn refuse(&self, client: IpAddr, message: String) {
+        self.tell_once(Some(client), &message);
+    }
+
+    fn tell_once(&self, client: Option<IpAddr>, message: &str) {
         self.counters.warnings.fetch_add(1, Ordering::Relaxed);
         // A part of it may come from a client: no line feed and no escape of a terminal gets into the log.
         let escape = |it: char| if it.is_control() { it.escape_default().collect() } else { it.to_string() };
         let message: String = message.chars().take(MESSAGE_MAX).map(escape).collect();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever fills the list silences nobody for long.
+        // Whoever fills a list silences nobody for long.
         if warned.since.elapsed() > FORGET {
             *warned = Warned::default();
         }
-        let warned = &mut warned.messages;
-        if warned.len() < WARNINGS_MAX && warned.insert(message.clone()) {
-            self.observer.warn(&message);
-            if warned.len() == WARNINGS_MAX {
-                self.observer.warn("there are too many different warnings; further ones are only counted");
+        let Warned { messages, of_clients, of_address, .. } = &mut *warned;
+        let (told, most) = match client {
+            None => (messages, WARNINGS_MAX),
+            Some(_) => (of_clients, REFUSALS_MAX),
+        };
+        if told.len() >= most || told.contains(&message) {
+            return;
+        }
+        if let Some(client) = client {
+            let of_address = of_address.entry(client).or_default();
+            if *of_address >= REFUSALS_OF_ADDRESS_MAX {
+                return;
             }
+            *of_address += 1;
+        }
+        self.observer.warn(&message);
+        told.insert(message);
+        if told.len() == most {
+            self.observer.warn("there are too many different warnings; further ones are only counted");
         }
     }
 
@@ -371,7 +408,7 @@ impl Server {
         self.nodes.see_if(&self.site(), &self.images, seen, wanted).inspect_err(|error| {
             // Not what it asks for, which is for anybody to choose; and firmware asks for much that is not there.
             if *error != Unserved::NoFile {
-                self.warn(format!("{address} gets nothing: {error}"));
+                self.refuse(address, format!("{address} gets nothing: {error}"));
             }
         })
     }
@@ -382,6 +419,11 @@ impl Server {
         let address = site.address.map_or(reached.to_canonical(), IpAddr::V4);
         Place { address, http: site.listen.http.map_or(80, |it| it.port()), key: self.key.clone() }
     }
+}
+
+/// What a lease means that cannot be understood.
+fn lease(error: &StoreError) -> String {
+    format!("what some server's nodes use is not known, and `aule gc` stops until the file is removed: {error}")
 }
 
 /// Seconds since 1970. (A clock that jumps changes what a timeline shows, and nothing else.)

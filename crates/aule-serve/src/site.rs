@@ -60,6 +60,9 @@ pub struct Site {
     pub cache: u64,
 }
 
+/// Less holds not even the frames that a few nodes read at the same time.
+const CACHE_MIN: u64 = 16 << 20;
+
 fn default_cache() -> u64 {
     256 << 20
 }
@@ -113,6 +116,19 @@ pub struct Match {
     /// Any node.
     #[serde(default)]
     pub any: bool,
+}
+
+impl Match {
+    /// Whether it fits every node that the other one fits.
+    fn covers(&self, other: &Match) -> bool {
+        let Match { serial, mac, model, any } = self;
+        let says_something = serial.is_some() || mac.is_some() || model.is_some();
+        *any || says_something
+            && !other.any
+            && (serial.is_none() || *serial == other.serial)
+            && (mac.is_none() || *mac == other.mac)
+            && (model.is_none() || *model == other.model)
+    }
 }
 
 /// How often a seed with secrets is given out.
@@ -184,6 +200,8 @@ pub struct Mistake {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Whether the site works with it, though perhaps not as it is meant.
+    pub is_warning: bool,
 }
 
 impl Mistake {
@@ -193,12 +211,18 @@ impl Mistake {
             0 => file.display().to_string(),
             _ => format!("{}:{line}:{column}", file.display()),
         };
-        Mistake { place, message: message.into(), hint: None }
+        Mistake { place, message: message.into(), hint: None, is_warning: false }
     }
 
     /// With what to do about it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// One with which the site works.
+    pub(crate) fn warning(mut self) -> Self {
+        self.is_warning = true;
         self
     }
 }
@@ -225,6 +249,8 @@ impl Site {
             let message = message.lines().next().unwrap_or("the file cannot be understood");
             // It says once more where, which stands before it already.
             let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+            // What its caller could set is nothing for who writes a site.
+            let message = message.split_once(", set DuplicateKeyPolicy").map_or(message, |(message, _)| message);
             one(at, message.to_owned())
         })?;
         let directory = path.parent().unwrap_or(Path::new(""));
@@ -244,7 +270,8 @@ impl Site {
         }
         for name in self.images.keys().filter(|name| !is_name(name)) {
             let message = format!("the image name `{name}` cannot stand in a path");
-            mistakes.push(Mistake::new(path, (0, 0), message).hint("letters, digits, `-`, `_` and `.` can"));
+            let hint = "small letters and digits can, with `-`, `_` and `.` between them";
+            mistakes.push(Mistake::new(path, (0, 0), message).hint(hint));
         }
         if self.listen.proxy_dhcp.is_some() && self.address.is_none() {
             let message =
@@ -256,27 +283,41 @@ impl Site {
             let mistake = Mistake::new(path, (0, 0), "`nodes` is empty: no node gets anything");
             mistakes.push(mistake.hint("one rule with `match: { any: true }` is for all"));
         }
-        if self.cache == 0 {
-            mistakes.push(Mistake::new(path, (0, 0), "`cache` is 0: every read would go to the disk"));
+        if self.cache < CACHE_MIN {
+            let message = format!("`cache` is {} bytes: almost every read would go to the disk", self.cache);
+            mistakes.push(Mistake::new(path, (0, 0), message).hint(format!("at least {CACHE_MIN}")));
         }
-        let tcp = [("http", self.listen.http), ("nfs", self.listen.nfs), ("portmap", self.listen.portmap)];
-        for (at, (name, address)) in tcp.iter().enumerate() {
-            let twin = tcp.iter().take(at).find(|(_, other)| address.is_some() && other == address);
-            mistakes.extend(twin.map(|(other, _)| {
-                Mistake::new(path, (0, 0), format!("`listen.{name}` and `listen.{other}` are the same port"))
-            }));
+        if let Some(address) = self.address.filter(|it| it.is_unspecified() || it.is_multicast() || it.is_broadcast()) {
+            let message = format!("`address` is {address}, at which no node can ask");
+            mistakes
+                .push(Mistake::new(path, (0, 0), message).hint("the address of this machine in the nodes' network"));
         }
-        let mut any: Option<u64> = None;
-        let mut machines: BTreeMap<String, u64> = BTreeMap::new();
-        let mut names: BTreeMap<String, u64> = BTreeMap::new();
-        for node in &self.nodes {
-            let (at, node) = (place(node), &node.value);
-            if let Some(line) = any {
-                let message = format!("this rule is never reached: the one on line {line} matches any node");
-                mistakes.push(Mistake::new(path, at, message).hint("put it before that one"));
+        let Listen { tftp, http, nfs, portmap, proxy_dhcp } = self.listen;
+        if [tftp, http, nfs, portmap, proxy_dhcp].iter().all(Option::is_none) {
+            mistakes.push(Mistake::new(path, (0, 0), "`listen` turns everything off"));
+        }
+        let boot_server = proxy_dhcp.map(|it| SocketAddr::new(it.ip(), crate::dhcp::BOOT_SERVER_PORT));
+        let tcp = [("http", http), ("nfs", nfs), ("portmap", portmap)];
+        let udp = [("tftp", tftp), ("proxy_dhcp", proxy_dhcp), ("proxy_dhcp (its second port)", boot_server)];
+        let overlap = |one: SocketAddr, other: SocketAddr| {
+            one.port() != 0
+                && one.port() == other.port()
+                && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+        };
+        for ports in [tcp, udp] {
+            for (at, (name, address)) in ports.iter().enumerate() {
+                let taken = |other: &Option<SocketAddr>| address.zip(*other).is_some_and(|(a, b)| overlap(a, b));
+                let twin = ports.iter().take(at).find(|(_, other)| taken(other));
+                mistakes.extend(twin.map(|(other, _)| {
+                    Mistake::new(path, (0, 0), format!("`listen.{name}` and `listen.{other}` are the same port"))
+                }));
             }
-            let Match { serial, mac, model, any: all } = &node.matches;
-            match (serial.is_none() && mac.is_none() && model.is_none(), all) {
+        }
+        let mut names: BTreeMap<String, u64> = BTreeMap::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let (at, node) = (place(node), &node.value);
+            let Match { serial, mac, model, any } = &node.matches;
+            match (serial.is_none() && mac.is_none() && model.is_none(), any) {
                 (true, false) => {
                     let message = "`match` says nothing".to_owned();
                     mistakes
@@ -285,16 +326,15 @@ impl Site {
                 (false, true) => {
                     mistakes.push(Mistake::new(path, at, "`any: true` beside other conditions makes no sense"));
                 }
-                (true, true) => any = any.or(Some(at.0)),
-                (false, false) => {}
+                (true, true) | (false, false) => {}
             }
-            let Match { serial, mac, model, .. } = &node.matches;
-            if serial.is_some() || mac.is_some() {
-                let machine = format!("{serial:?} {mac:?} {model:?}");
-                if let Some(line) = machines.insert(machine, at.0) {
-                    let message = format!("this rule is never reached: the one on line {line} is for the same machine");
-                    mistakes.push(Mistake::new(path, at, message));
-                }
+            let before = self.nodes.iter().take(number).find(|it| it.value.matches.covers(&node.matches));
+            if let Some(before) = before {
+                let message = format!(
+                    "this rule is never reached: the one on line {} fits every node that it fits",
+                    place(before).0
+                );
+                mistakes.push(Mistake::new(path, at, message).hint("put it before that one"));
             }
             let is_known = |model: &str| model == "uefi-arm64" || model.len() == 4 && model.starts_with("RPi");
             if let Some(model) = model.as_deref().filter(|it| !is_known(it)) {
@@ -327,12 +367,15 @@ impl Site {
     }
 }
 
-/// Whether a name can stand in paths of exports and URLs.
+/// Whether a name can stand in paths of exports and URLs, and is one of a repository (OCI distribution-spec 1.1, 3).
 fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 128
-        && !name.starts_with('.')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let ends = |byte: Option<&u8>| byte.copied().is_some_and(plain);
+    name.len() <= 128
+        && ends(name.as_bytes().first())
+        && ends(name.as_bytes().last())
+        && name.bytes().all(|byte| plain(byte) || b"-_.".contains(&byte))
+        && !name.contains("..")
 }
 
 #[cfg(test)]
@@ -407,6 +450,13 @@ allow: [192.168.1.0/24, '::1']
             ("proxy_dhcp: 0.0.0.0:67", "proxy_dhcp: off", "site.yaml:11:5: `model` fits no node"),
             ("model: RPi4", "model: Pi4", "site.yaml:11:5: no node calls itself `Pi4`"),
             ("store: store", "store: [", "site.yaml:"),
+            ("store: store", "store: store\nstore: again", "site.yaml:2:1: duplicate mapping key: store"),
+            ("  stable: {", "  Stable: {", "the image name `Stable`"),
+            ("mac: 'DC-A6-32-00-00-01'", "serial: 5a1d3c2b", "site.yaml:11:5: this rule is never reached"),
+            ("6969", "4011", "`listen.proxy_dhcp (its second port)` and `listen.tftp` are the same port"),
+            ("listen:", "listen:\n  http: 127.0.0.1:2049", "`listen.nfs` and `listen.http` are the same port"),
+            ("192.168.1.59", "0.0.0.0", "`address` is 0.0.0.0"),
+            ("secrets:", "cache: 1\nsecrets:", "`cache` is 1 bytes"),
         ] {
             let text = GOOD.replacen(old, new, 1);
             assert_ne!(text, GOOD);

@@ -3,15 +3,13 @@
 
 use crate::{
     images::Images,
-    nodes::{Boot, Event, Identity, Known, PAUSE, Stage, is_named, rule},
-    render,
+    nodes::{Boot, Event, Identity, Known, PAUSE, Stage},
     server::now,
-    site::Site,
 };
 use aule_tree::Digest;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     hash::{Hash, Hasher},
     io::{self, Read, Write},
@@ -25,11 +23,14 @@ use std::{
 /// The largest file that is read: far more than a node with all its events takes.
 const SAVED_MAX: u64 = 1 << 20;
 
-/// A node as it is written down. What the site's rules say of it is not: they are asked again.
+/// A node as it is written down, with what its rule said when its boot began.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     address: IpAddr,
     identity: Identity,
+    name: String,
+    vars: BTreeMap<String, serde_json::Value>,
+    named: bool,
     number: u64,
     image: String,
     digest: Digest,
@@ -85,10 +86,12 @@ impl State {
     pub fn save(&self, address: IpAddr, sync: bool, node: impl FnOnce() -> Option<Known>) -> io::Result<()> {
         let mut hasher = std::hash::DefaultHasher::new();
         address.hash(&mut hasher);
+        // Without the name of the file, which is another one each time: the same failure is told once.
+        let plain = |error: io::Error| io::Error::from(error.kind());
         let place = self.writing.get(hasher.finish() as usize % self.writing.len());
         let _writing = place.map(|it| it.lock().unwrap_or_else(PoisonError::into_inner));
         match node() {
-            Some(node) => self.write(&node, sync),
+            Some(node) => self.write(&node, sync).map_err(plain),
             None => match fs::remove_file(self.path(address)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
@@ -97,10 +100,25 @@ impl State {
     }
 
     fn write(&self, node: &Known, sync: bool) -> io::Result<()> {
-        let Known { address, identity, boot, last, .. } = node.clone();
+        let Known { address, identity, name, vars, boot, last, named, heard: _, read: _ } = node.clone();
         let Boot { number, image, build, events, stage, since, began, released, missing: _ } = boot;
         let digest = build.digest;
-        let saved = Saved { address, identity, number, image, digest, events, stage, since, began, released, last };
+        let saved = Saved {
+            address,
+            identity,
+            name,
+            vars,
+            named,
+            number,
+            image,
+            digest,
+            events,
+            stage,
+            since,
+            began,
+            released,
+            last,
+        };
         let path = self.path(address);
         let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
         file.write_all(&serde_json::to_vec(&saved)?)?;
@@ -114,17 +132,17 @@ impl State {
         Ok(())
     }
 
-    /// Every node that was written down and still has a rule and a build. A file that cannot be understood is given to
+    /// Every node that was written down and whose build is still there. A file that cannot be understood is given to
     /// `wrong`, with the reason.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn load(&self, site: &Site, images: &Images, mut wrong: impl FnMut(&Path, String)) -> io::Result<Vec<Known>> {
+    pub fn load(&self, images: &Images, mut wrong: impl FnMut(&Path, String)) -> io::Result<Vec<Known>> {
         let mut nodes = Vec::new();
         for entry in fs::read_dir(self.root.join("nodes"))? {
             let path = entry?.path();
             match read(&path) {
-                Ok(saved) => nodes.extend(revive(saved, site, images)),
+                Ok(saved) => nodes.extend(revive(saved, images)),
                 Err(reason) => wrong(&path, reason),
             }
         }
@@ -140,14 +158,12 @@ fn read(path: &Path) -> Result<Saved, String> {
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 
-fn revive(saved: Saved, site: &Site, images: &Images) -> Option<Known> {
-    let Saved { address, identity, number, image, digest, events, stage, since, began, released, last } = saved;
-    let rule = rule(site, &identity)?;
-    let name = render::name(rule, &identity, address).ok()?;
+fn revive(saved: Saved, images: &Images) -> Option<Known> {
+    let Saved { address, identity, name, vars, named, number, image, digest, .. } = saved;
+    let Saved { events, stage, since, began, released, last, .. } = saved;
     let build = images.by_digest(digest)?;
     let boot = Boot { number, image, build, events, stage, since, began, released, missing: None };
     let recent = now().abs_diff(last) <= PAUSE.as_secs();
     let heard = recent.then(Instant::now);
-    let (vars, named) = (rule.vars.clone(), is_named(rule));
     Some(Known { address, identity, name, vars, boot, last, heard, read: None, named })
 }

@@ -32,6 +32,8 @@ impl Store {
             .prefix(UNFINISHED)
             .permissions(PermissionsExt::from_mode(0o644))
             .tempfile_in(&directory)
+            // Without the file's name, which is another one each time: the same failure is told once.
+            .map_err(|error| std::io::Error::from(error.kind()))
             .map_err(StoreError::io("create a file in", &directory))?;
         let path = directory.join(name);
         file.write_all(text.as_bytes()).map_err(StoreError::io("write", &path))?;
@@ -81,10 +83,19 @@ impl Store {
     /// # Errors
     /// When a lease cannot be read or understood.
     pub fn leased(&self) -> Result<BTreeSet<Digest>> {
+        let (leased, mut wrong) = self.readable_leases()?;
+        wrong.pop().map_or(Ok(leased), Err)
+    }
+
+    /// Every digest that some lease names, and what is wrong with those that cannot be read or understood.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn readable_leases(&self) -> Result<(BTreeSet<Digest>, Vec<StoreError>)> {
         let directory = self.root().join("leases");
-        let mut leased = BTreeSet::new();
+        let (mut leased, mut wrong) = (BTreeSet::new(), Vec::new());
         let entries = match fs::read_dir(&directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(leased),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((leased, wrong)),
             read => read.map_err(StoreError::io("read", &directory))?,
         };
         for entry in entries {
@@ -92,10 +103,13 @@ impl Store {
             let name = name.to_string_lossy();
             // What a crash left; the lease that it should have become is there as it was.
             if !name.starts_with(UNFINISHED) {
-                leased.extend(self.lease(&name)?);
+                match self.lease(&name) {
+                    Ok(digests) => leased.extend(digests),
+                    Err(error) => wrong.push(error),
+                }
             }
         }
-        Ok(leased)
+        Ok((leased, wrong))
     }
 }
 
@@ -122,6 +136,8 @@ mod tests {
         store.collect_garbage(true).unwrap();
         fs::write(directory.path().join("leases/other"), "no digest").unwrap();
         assert!(store.collect_garbage(false).is_err(), "nothing is removed while a lease cannot be understood");
+        let (leased, wrong) = store.readable_leases().unwrap();
+        assert_eq!((leased, wrong.len()), (BTreeSet::from([build, gone]), 1), "who only wants to serve goes on");
         fs::remove_dir_all(directory.path().join("leases")).unwrap();
         assert_eq!(store.collect_garbage(false).unwrap().blobs, 2);
     }

@@ -68,7 +68,7 @@ fn answer(server: &Server, request: &Request, from: SocketAddr, port: u16) -> Op
     let taken = request.requested.into_iter().chain([request.address]).find(|it| !it.is_unspecified());
     server.nodes.ask(identity, taken.map(IpAddr::V4), said, now());
     let Some(rule) = rule else {
-        server.warn(format!("{} asked for an address, and no rule of the site matches it", request.mac));
+        server.refuse(from.ip(), format!("{} asked for an address, and no rule of the site matches it", request.mac));
         return None;
     };
     // The request of an address is for who gives addresses.
@@ -104,6 +104,6 @@ fn answer(server: &Server, request: &Request, from: SocketAddr, port: u16) -> Op
 /// interface of a packet to 255.255.255.255 from its source. A replica that does not have the address now stays silent.
 fn send(server: &Server, socket: &Datagrams, answer: &[u8], to: SocketAddr) {
     if let Err(error) = socket.send(answer, to, server.site().address.map(IpAddr::V4)) {
-        server.warn(format!("an answer to a DHCP client cannot be sent: {error}"));
+        server.refuse(to.ip(), format!("an answer to a DHCP client cannot be sent: {error}"));
     }
 }

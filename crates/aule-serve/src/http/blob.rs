@@ -1,12 +1,10 @@
 //! Files of the store over HTTP, by digest: whole or in ranges, never before they were compared with their digest.
 
-use super::{Ends, Shared};
-use crate::{
-    limits::{Place, Places},
-    published::Blob,
-    server::Server,
+use super::{
+    Ends, Shared,
+    files::{Opened, Unread},
 };
-use aule_store::StoreError;
+use crate::{limits::Place, published::Blob};
 use aule_tree::Digest;
 use axum::{
     body::{Body, Bytes},
@@ -15,89 +13,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::{
-    collections::HashMap,
-    fs::File,
     io,
-    os::unix::fs::{FileExt, MetadataExt},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::mpsc;
 
-/// How many bytes are read at once, and how many such pieces wait for the client.
-const PIECE: usize = 512 << 10;
+/// How many pieces wait for the client.
 const PIECES: usize = 2;
-/// How many files are on their way at once, in all and to one address; more wait, or are told to come later.
-const TRANSFERS: (usize, usize) = (256, 16);
 /// A client that takes nothing for so long is given up.
 pub(super) const STALLED: Duration = Duration::from_secs(30);
-/// A damaged file is not looked at again for so long.
-const DAMAGED: Duration = Duration::from_secs(30);
-
-/// How a file is told from another that took its place: device, inode, size, modification time.
-type Stamp = (u64, u64, u64, i64, i64);
-
-/// The files that were compared with their digests.
-pub(super) struct Files {
-    good: Mutex<HashMap<Digest, Stamp>>,
-    /// Held while one is compared, so that a hundred clients have it done once; by digest, so that few are compared at once
-    /// and a large one does not keep all others waiting.
-    comparing: [tokio::sync::Mutex<()>; 4],
-    /// Those that are damaged, and when that was seen.
-    bad: Mutex<HashMap<Digest, Instant>>,
-    transfers: Places,
-}
-
-impl Default for Files {
-    fn default() -> Self {
-        Files {
-            good: Mutex::default(),
-            comparing: Default::default(),
-            bad: Mutex::default(),
-            transfers: Places::new(TRANSFERS.0, TRANSFERS.1),
-        }
-    }
-}
-
-impl Files {
-    /// Opens a blob; its bytes are what its name says.
-    async fn open(&self, server: &Arc<Server>, digest: Digest) -> Result<File, StoreError> {
-        let at = || StoreError::io("read", server.images.store().blob_path(digest));
-        let file = server.images.store().open_blob(digest)?;
-        let metadata = file.metadata().map_err(at())?;
-        let stamp = (metadata.dev(), metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec());
-        let known = || self.good.lock().unwrap_or_else(PoisonError::into_inner).get(&digest) == Some(&stamp);
-        if known() {
-            return Ok(file);
-        }
-        let [byte, ..] = digest.as_bytes();
-        let _comparing = match self.comparing.get(usize::from(*byte) % self.comparing.len()) {
-            Some(comparing) => Some(comparing.lock().await),
-            None => None,
-        };
-        if known() {
-            return Ok(file);
-        }
-        let is_bad = |bad: &mut HashMap<Digest, Instant>| {
-            bad.retain(|_, since| since.elapsed() < DAMAGED);
-            bad.contains_key(&digest)
-        };
-        if is_bad(&mut self.bad.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Err(StoreError::MissingBlob(digest));
-        }
-        let store = Arc::clone(server);
-        let verified = tokio::task::spawn_blocking(move || store.images.store().verify_blob(digest)).await;
-        if let Err(error) = verified.map_err(|error| at()(io::Error::other(error)))? {
-            self.bad.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, Instant::now());
-            return Err(error);
-        }
-        self.good.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
-        Ok(file)
-    }
-}
-
 /// A blob of one of the site's builds.
 pub(super) async fn artifact(
     State(shared): State<Shared>,
@@ -123,9 +50,12 @@ enum Wanted {
 }
 
 fn wanted(range: Option<&HeaderValue>, size: u64) -> Wanted {
-    let Some(range) = range.and_then(|it| it.to_str().ok()).and_then(|it| it.strip_prefix("bytes=")) else {
+    let Some((unit, range)) = range.and_then(|it| it.to_str().ok()).and_then(|it| it.split_once('=')) else {
         return Wanted::All;
     };
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return Wanted::All;
+    }
     let Some((first, last)) = range.trim().split_once('-').filter(|_| !range.contains(',')) else { return Wanted::All };
     match (first.parse::<u64>(), last.parse::<u64>()) {
         (Ok(first), Ok(last)) if first > last => Wanted::All,
@@ -155,14 +85,20 @@ pub(super) async fn respond(
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
         .header("docker-content-digest", digest.to_string());
-    let names = |name: header::HeaderName| {
-        let value = headers.get(name).and_then(|it| it.to_str().ok());
-        value.map(|it| it.split(',').any(|it| it.trim() == tag || it.trim() == "*"))
+    let value = |name: header::HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
+    let names = |value: &str, weak: bool| {
+        let same = |it: &str| it == tag || it == "*" || weak && it.strip_prefix("W/") == Some(&tag);
+        value.split(',').any(|it| same(it.trim()))
     };
-    if names(header::IF_NONE_MATCH) == Some(true) {
+    if value(header::IF_MATCH).is_some_and(|it| !names(it, false)) {
+        return answer.status(StatusCode::PRECONDITION_FAILED).body(Body::empty()).unwrap_or_else(failed);
+    }
+    if value(header::IF_NONE_MATCH).is_some_and(|it| names(it, true)) {
         return answer.status(StatusCode::NOT_MODIFIED).body(Body::empty()).unwrap_or_else(failed);
     }
-    let range = headers.get(header::RANGE).filter(|_| names(header::IF_RANGE) != Some(false));
+    // (A range is for GET alone: RFC 9110, 14.2.)
+    let range = headers.get(header::RANGE).filter(|_| method == Method::GET);
+    let range = range.filter(|_| value(header::IF_RANGE).is_none_or(|it| it.trim() == tag));
     let (first, end) = match wanted(range, blob.size) {
         Wanted::All => (0, blob.size),
         Wanted::Part(first, end) => {
@@ -182,11 +118,12 @@ pub(super) async fn respond(
     }
     let Some(place) = shared.files.transfers.enter(ends.peer.ip().to_canonical()).await else { return later() };
     match shared.files.open(&shared.server, digest).await {
-        Ok(file) => answer.body(stream(place, file, first, end)).unwrap_or_else(failed),
-        // Told when it was seen.
-        Err(StoreError::MissingBlob(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        Err(error) => {
-            shared.server.warn(format!("an artifact cannot be served: {error}"));
+        Ok(file) => answer.body(stream(shared.clone(), place, file, first, end)).unwrap_or_else(failed),
+        Err(unread) => {
+            // What is known to be damaged was told when that was seen.
+            if let Unread::Store(error) = unread {
+                shared.server.warn(format!("an artifact cannot be served: {error}"));
+            }
             (StatusCode::INTERNAL_SERVER_ERROR, "it is damaged or cannot be read\n").into_response()
         }
     }
@@ -204,24 +141,33 @@ pub(super) fn failed(_: axum::http::Error) -> Response {
 }
 
 /// A body of bytes `first..end` of a file, read as the client takes them.
-fn stream(place: Place, file: File, first: u64, end: u64) -> Body {
+fn stream(shared: Shared, place: Place, file: Opened, first: u64, end: u64) -> Body {
     let (pieces, body) = channel(end - first);
     tokio::spawn(async move {
         let _place = place;
         let (file, spare) = (Arc::new(file), Spare::default());
         let mut at = first;
         while at < end {
-            let (file, length) = (Arc::clone(&file), PIECE.min((end - at) as usize));
-            let spare = spare.clone();
+            let (file_of_piece, spare) = (Arc::clone(&file), spare.clone());
             let read = tokio::task::spawn_blocking(move || {
                 let mut piece = spare.take();
-                piece.resize(length, 0);
-                let read = file.read_exact_at(&mut piece, at);
-                read.map(|()| Bytes::from_owner(Lent { piece, home: spare }))
+                let start = file_of_piece.read(at, &mut piece)?;
+                let whole = Bytes::from_owner(Lent { piece, home: spare });
+                let (from, to) = ((at - start) as usize, (end - start).min(whole.len() as u64) as usize);
+                Ok(whole.slice(from..to))
             });
             let piece = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-            at += length as u64;
             let broken = piece.is_err();
+            match &piece {
+                Ok(piece) => at += piece.len() as u64,
+                Err(error) => {
+                    let digest = file.digest;
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        shared.files.damaged(digest);
+                    }
+                    shared.server.warn(format!("an artifact cannot be sent to its end: blob {digest}: {error}"));
+                }
+            }
             // The client may be gone, or take nothing.
             let sent = tokio::time::timeout(STALLED, pieces.send(piece)).await;
             if !matches!(sent, Ok(Ok(()))) || broken {

@@ -1,7 +1,7 @@
 //! Boot images for firmware that boots over HTTP: a FAT filesystem with the node's own boot files, made while it is sent,
 //! and its signature (rpi-eeprom, `rpi-eeprom-digest`: SHA-256, time, RSA-2048 in hexadecimal).
 
-use super::{Ends, Shared, blob};
+use super::{Ends, Shared, blob, files::Unread};
 use crate::{
     boot_files,
     limits::Places,
@@ -160,7 +160,11 @@ async fn planned(
             (!by_name || node.name == name).then_some(node).filter(|it| it.boot.build.boot.is_some()).cloned()
         });
         let node = node.map_err(|error| nothing(error.to_string()))?;
-        let plan = plan(server, &node, reached).ok_or_else(|| nothing("its image has no boot files".into()))?;
+        let failed = || Box::new(StatusCode::INTERNAL_SERVER_ERROR.into_response());
+        let plan = plan(&shared, &node, reached).map_err(|error| {
+            server.warn(format!("boot.img for {}: {error}", node.name));
+            failed()
+        })?;
         let known = shared.images.measured.lock().unwrap_or_else(PoisonError::into_inner).get(&plan.key).copied();
         let (size, digest) = match known {
             Some(known) => known,
@@ -169,7 +173,7 @@ async fn planned(
                 let out = Forward { sink: Sink::Hasher(&mut hasher), piece: Vec::with_capacity(PIECE), at: 0 };
                 let size = write(server, &plan, out).map_err(|error| {
                     server.warn(format!("boot.img for {}: {error}", node.name));
-                    Box::new(StatusCode::INTERNAL_SERVER_ERROR.into_response())
+                    failed()
                 })?;
                 let measured = (size, hasher.finish());
                 let mut all = shared.images.measured.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,9 +196,9 @@ fn identity(name: &str) -> Identity {
     Identity { serial, mac, model: None }
 }
 
-fn plan(server: &Server, node: &Known, reached: IpAddr) -> Option<Plan> {
+fn plan(shared: &Shared, node: &Known, reached: IpAddr) -> Result<Plan, String> {
     let build = Arc::clone(&node.boot.build);
-    let boot = build.boot.as_ref()?;
+    let boot = build.boot.as_ref().ok_or("its image has no boot files")?;
     let mut key = Hasher::new();
     key.field(build.digest.as_bytes());
     let mut files = Vec::new();
@@ -202,7 +206,8 @@ fn plan(server: &Server, node: &Known, reached: IpAddr) -> Option<Plan> {
     for file in boot.sorted() {
         newest = newest.max(file.mtime.seconds);
         let what = if boot_files::is_own(file) {
-            let text = boot_files::rendered(server, &build, file, node, reached)?.into_bytes();
+            let text = boot_files::rendered(&shared.server, &build, file, node, reached);
+            let text = text.ok_or_else(|| format!("{} cannot be made", file.path))?.into_bytes();
             key.field(file.path.as_bytes());
             key.field(&text);
             File::Made(text)
@@ -211,19 +216,24 @@ fn plan(server: &Server, node: &Known, reached: IpAddr) -> Option<Plan> {
         };
         files.push((file.path.clone(), file.mtime, what));
     }
-    let (volume_id, label) = volume(server, boot)?;
+    let (volume_id, label) = volume(shared, boot)?;
     let options = FatOptions { size: None, max_size: None, label, volume_id };
-    Some(Plan { files, options, key: key.finish(), newest, build: Arc::clone(&build) })
+    Ok(Plan { files, options, key: key.finish(), newest, build: Arc::clone(&build) })
 }
 
 /// Number and label of the build's own FAT image (Microsoft's specification, FAT32: offsets 67 and 71).
-fn volume(server: &Server, boot: &BootFiles) -> Option<(u32, String)> {
-    let image = boot.image.as_ref()?;
-    let mut sector = [0; 512];
-    let mut file = server.images.store().open_blob(image.digest).ok()?;
-    file.read_exact(&mut sector).ok()?;
-    let id = u32::from_le_bytes(sector.get(67..71)?.try_into().ok()?);
-    Some((id, String::from_utf8_lossy(sector.get(71..82)?).trim_end().to_owned()))
+fn volume(shared: &Shared, boot: &BootFiles) -> Result<(u32, String), String> {
+    let image = boot.image.as_ref().ok_or("its build has no FAT image")?;
+    let opened = Handle::current().block_on(shared.files.open(&shared.server, image.digest));
+    let file = opened.map_err(|unread| match unread {
+        Unread::Damaged => format!("blob {} is damaged", image.digest),
+        Unread::Store(error) => error.to_string(),
+    })?;
+    let mut first = Vec::new();
+    file.read(0, &mut first).map_err(|error| format!("blob {}: {error}", image.digest))?;
+    let read = first.get(67..71).and_then(|id| id.try_into().ok()).zip(first.get(71..82));
+    let (id, label) = read.ok_or_else(|| format!("blob {} is no FAT image", image.digest))?;
+    Ok((u32::from_le_bytes(id), String::from_utf8_lossy(label).trim_end().to_owned()))
 }
 
 fn write(server: &Server, plan: &Plan, mut out: Forward<'_>) -> io::Result<u64> {

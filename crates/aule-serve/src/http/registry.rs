@@ -60,7 +60,11 @@ pub(super) async fn get(
         ("tags", "list") => {
             ([VERSION], Json(json!({ "name": name, "tags": tags.keys().collect::<Vec<_>>() }))).into_response()
         }
-        ("referrers", subject) => referrers(&shared.server, subject),
+        ("referrers", subject) => {
+            let subject = subject.to_owned();
+            let made = tokio::task::spawn_blocking(move || referrers(&shared.server, &subject)).await;
+            made.unwrap_or_else(|_| error(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "it failed"))
+        }
         ("manifests", tag) => {
             let digest = tags.get(tag).map(|it| it.digest).or_else(|| tag.parse().ok());
             let found = digest.and_then(|it| Some((it, shared.server.images.blob(it).filter(|it| it.is_manifest)?)));
@@ -89,7 +93,9 @@ fn referrers(server: &Server, subject: &str) -> Response {
     let Ok(subject) = subject.parse::<Digest>() else {
         return error(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "that is no digest");
     };
-    match server.images.store().referrers(subject) {
+    // Of what no image of the site leads to, nothing is said; the answer is empty (OCI distribution-spec 1.1, 3).
+    let known = server.images.blob(subject).is_some();
+    match if known { server.images.store().referrers(subject) } else { Ok(Vec::new()) } {
         Ok(manifests) => {
             let index = json!({ "schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests });
             ([(header::CONTENT_TYPE, media_type::INDEX)], index.to_string()).into_response()

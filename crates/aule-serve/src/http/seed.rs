@@ -96,7 +96,8 @@ async fn answer(
         // A node gets its own seed only: the name in the path is what its command line told it.
         if node.name != name {
             let asked: String = name.chars().take(64).collect();
-            server.warn(format!("{} asked for the seed of {asked} and is {}", node.address, node.name));
+            let message = format!("{} asked for the seed of {asked} and is {}", node.address, node.name);
+            server.refuse(node.address, message);
             return Err(Refusal::NotFound(format!("{} is {}", node.address, node.name)));
         }
         let place = server.place(own);
@@ -144,7 +145,7 @@ fn make(server: &Server, node: &Known, place: &Place, document: &str) -> Result<
                 Err(error) if wants_secrets => Err(forbidden(server, node, document, error)),
                 // Without its host key the node makes one of its own; better than no vendor-data.
                 Err(error) => {
-                    server.warn(format!("{} makes SSH host keys of its own: {error}", node.name));
+                    server.refuse(node.address, format!("{} makes SSH host keys of its own: {error}", node.name));
                     Ok(vendor_data(node, place, None, &made))
                 }
             };
@@ -158,7 +159,7 @@ fn make(server: &Server, node: &Known, place: &Place, document: &str) -> Result<
 }
 
 fn forbidden(server: &Server, node: &Known, document: &str, error: String) -> Refusal {
-    server.warn(format!("{document} was refused to {} ({}): {error}", node.name, node.address));
+    server.refuse(node.address, format!("{document} was refused to {} ({}): {error}", node.name, node.address));
     Refusal::Forbidden(error)
 }
 

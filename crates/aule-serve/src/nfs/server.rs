@@ -29,9 +29,9 @@ use tokio::{
 
 /// The longest call that is taken: the arguments of a write, which is refused, included.
 const CALL_MAX: usize = procedures::WRITE_MAX as usize + 4096;
-/// How many reads of one connection may be on their way to the disk.
+/// How many reads of one address may be on their way to the disk.
 const SLOW_MAX: usize = 16;
-/// The same of all connections: far fewer than there are threads for what may wait, so that others find one.
+/// The same of all together: far fewer than there are threads for what may wait, so that others find one.
 const DISK_MAX: usize = 64;
 /// Replies are written together up to about this size.
 const BATCH: usize = 256 << 10;
@@ -76,12 +76,21 @@ pub(crate) struct Service<S> {
     /// What is served.
     site: Arc<S>,
     options: NfsOptions,
-    /// Room for replies that wait to be taken, in all, and of each address that is connected.
+    /// Room for replies that wait to be taken, in all.
     waiting: Arc<Semaphore>,
-    of_address: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
+    /// What each address that is connected has for itself.
+    of_address: Mutex<HashMap<IpAddr, Weak<Share>>>,
     spare: Spare,
     /// Reads that are on their way to the disk.
     disk: Arc<Semaphore>,
+}
+
+/// What all connections of an address share.
+struct Share {
+    /// Room for replies that wait to be taken.
+    room: Arc<Semaphore>,
+    /// Reads that are on their way to the disk.
+    slow: Arc<Semaphore>,
 }
 
 impl<S> Service<S> {
@@ -102,16 +111,16 @@ impl<S> Service<S> {
         &self.site
     }
 
-    /// The room that all connections of an address share.
-    fn room(&self, address: IpAddr) -> Arc<Semaphore> {
-        let mut rooms = self.of_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(room) = rooms.get(&address).and_then(Weak::upgrade) {
-            return room;
+    fn share(&self, address: IpAddr) -> Arc<Share> {
+        let mut shares = self.of_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(&address).and_then(Weak::upgrade) {
+            return share;
         }
-        rooms.retain(|_, room| room.strong_count() > 0);
-        let room = Arc::new(Semaphore::new(WAITING_ADDRESS_MAX / UNIT));
-        rooms.insert(address, Arc::downgrade(&room));
-        room
+        shares.retain(|_, share| share.strong_count() > 0);
+        let semaphore = |places| Arc::new(Semaphore::new(places));
+        let share = Arc::new(Share { room: semaphore(WAITING_ADDRESS_MAX / UNIT), slow: semaphore(SLOW_MAX) });
+        shares.insert(address, Arc::downgrade(&share));
+        share
     }
 }
 
@@ -159,13 +168,11 @@ async fn connection<S: Site>(stream: TcpStream, peer: SocketAddr, service: &Arc<
     let mut sending = tokio::spawn(send(writer, outbox, service.options.stalled, service.spare.clone()));
     let address = peer.ip().to_canonical();
     let own = Arc::new(Semaphore::new(WAITING_MAX / UNIT));
-    let outbox = Outbox {
-        replies,
-        room: [own, service.room(address), Arc::clone(&service.waiting)],
-        spare: service.spare.clone(),
-    };
+    let share = service.share(address);
+    let room = [own, Arc::clone(&share.room), Arc::clone(&service.waiting)];
+    let outbox = Outbox { replies, room, spare: service.spare.clone() };
     tokio::select! {
-        received = receive(reader, address, service, outbox) => {
+        received = receive(reader, address, service, &share, outbox) => {
             received?;
             // What was asked before the client closed its side is still answered.
             sending.await.map_err(io::Error::other)?
@@ -260,15 +267,17 @@ async fn receive<S: Site>(
     mut reader: OwnedReadHalf,
     peer: IpAddr,
     service: &Arc<Service<S>>,
+    share: &Share,
     outbox: Outbox,
 ) -> io::Result<()> {
-    let slow = Arc::new(Semaphore::new(SLOW_MAX));
     let mut input = Vec::with_capacity(16 << 10);
     let mut taken = 0;
     // A call may come in several fragments.
     let mut gathered: Vec<u8> = Vec::new();
     let mut out = Writer::default();
     let mut life = Life { peer, calls: 0, all_calls: 0, told: None, read: false };
+    // Since when a call is only half there: who sends it byte by byte is as silent as who sends nothing.
+    let mut half: Option<Instant> = None;
     loop {
         while let Some((last, fragment)) = next_fragment(input.get(taken..).unwrap_or_default())? {
             taken += 4 + fragment.len();
@@ -287,10 +296,11 @@ async fn receive<S: Site>(
                     &whole
                 }
             };
+            half = None;
             match answer(service, &mut life, message, &mut out) {
                 Done::Written => {}
                 Done::Slow(xid, read) => {
-                    let Ok(permit) = Arc::clone(&slow).acquire_owned().await else { return Ok(()) };
+                    let Ok(permit) = Arc::clone(&share.slow).acquire_owned().await else { return Ok(()) };
                     let room = outbox.room(read.count()).await?;
                     let Ok(disk) = Arc::clone(&service.disk).acquire_owned().await else { return Ok(()) };
                     let (service, outbox) = (Arc::clone(service), outbox.clone());
@@ -311,12 +321,17 @@ async fn receive<S: Site>(
         life.tell(service.site.as_ref());
         input.drain(..taken);
         taken = 0;
-        let idle = input.is_empty() && gathered.is_empty() && life.all_calls > 0;
-        let read = match tokio::time::timeout(QUIET, reader.read_buf(&mut input)).await {
+        let idle = input.is_empty() && gathered.is_empty();
+        half = half.or_else(|| (!idle).then(Instant::now));
+        let patience = match half {
+            Some(since) => service.options.stalled.saturating_sub(since.elapsed()),
+            None if life.all_calls > 0 => service.options.idle,
+            None => service.options.stalled,
+        };
+        let read = match tokio::time::timeout(QUIET.min(patience), reader.read_buf(&mut input)).await {
             Ok(read) => read?,
             Err(_) => {
                 out.0 = Vec::new();
-                let patience = if idle { service.options.idle } else { service.options.stalled };
                 match tokio::time::timeout(patience.saturating_sub(QUIET), reader.read_buf(&mut input)).await {
                     Ok(read) => read?,
                     Err(_) => return Ok(()),

@@ -54,7 +54,13 @@ pub fn rule<'a>(site: &'a Site, identity: &Identity) -> Option<&'a Node> {
     })
 }
 
-/// Whether the names that a rule gives say which machine is meant.
-pub fn is_named(rule: &Node) -> bool {
-    rule.matches.serial.is_some() || rule.matches.mac.is_some() || rule.name.contains("{{")
+/// Whether the name that a rule gave a node says which machine it is: what a template makes of something else, or of a part of
+/// it, may be the same for many.
+pub fn is_named(rule: &Node, identity: &Identity, name: &str) -> bool {
+    let digits: String = name.chars().filter(char::is_ascii_hexdigit).collect();
+    let says = |what: Option<String>| what.is_some_and(|it| name.contains(&it) || digits.contains(&it));
+    rule.matches.serial.is_some()
+        || rule.matches.mac.is_some()
+        || says(identity.serial.map(|it| it.to_string()))
+        || says(identity.mac.map(|it| hex::encode(it.0)))
 }

@@ -153,6 +153,104 @@ fn another_machine_at_an_address_is_not_the_one_before() {
     assert!(matches!(lab.file(4, &mac(ULMO)), Err(Unserved::Name(_))));
 }
 
+/// The node at an address was silent for longer than a pause.
+fn rest(lab: &Lab, host: u8) {
+    let known = lab.nodes.at(at(host)).unwrap();
+    lab.nodes.restore(Known { heard: None, read: None, ..known });
+}
+
+#[test]
+fn who_gets_the_address_of_another_machine_gets_nothing_else_of_it() {
+    // Nobody on the local network: after a pause only what a request says counts.
+    let lab = Lab::new(nobody);
+    lab.file(1, &serial(10)).unwrap();
+    assert_eq!(lab.file(1, &UNKNOWN).unwrap().name, "manwe", "it says no more who it is, a moment later");
+    rest(&lab, 1);
+    assert_eq!(lab.file(1, &UNKNOWN).unwrap_err(), Unserved::NoRule);
+    let again = lab.file(1, &serial(10)).unwrap();
+    assert_eq!((again.name.as_str(), again.boot.number), ("manwe", 2));
+    // The local network says that it is another machine, or the same one.
+    let lab = Lab::new(|_| Some(VARDA));
+    lab.nodes.restore(Known { heard: None, ..manwe(&lab) });
+    let other = lab.file(1, &UNKNOWN).unwrap();
+    assert_eq!((other.name.as_str(), other.identity, other.boot.number), ("varda", mac(VARDA), 1));
+    rest(&lab, 1);
+    assert_eq!(lab.file(1, &UNKNOWN).unwrap().boot.number, 2);
+    // Another machine asked for the address, and the one before is not silent for long yet.
+    let lab = Lab::new(nobody);
+    lab.file(1, &Identity { mac: Some(ULMO), ..serial(10) }).unwrap();
+    lab.nodes.ask(mac(VARDA), Some(at(1)), "REQUEST", 1000);
+    let other = lab.file(1, &UNKNOWN).unwrap();
+    assert_eq!((other.name.as_str(), other.identity, other.boot.number), ("varda", mac(VARDA), 1));
+}
+
+fn manwe(lab: &Lab) -> Known {
+    let both = Identity { mac: Some(ULMO), ..serial(10) };
+    lab.file(1, &both).unwrap()
+}
+
+#[test]
+fn a_boot_keeps_what_the_site_said_when_it_began() {
+    let mut lab = Lab::new(nobody);
+    let first = lab.file(1, &serial(10)).unwrap();
+    assert!(lab.nodes.release(&first, "user-data"));
+    let other = lab.publish("other");
+    lab.images.set("other", &other);
+    let changed =
+        SITE.replace("name: manwe\n    image: stable", "name: aule\n    image: other\n    vars: { new: true }");
+    lab.site = Site::parse(Path::new("site.yaml"), changed.as_bytes()).unwrap();
+    for (stage, what) in [(Stage::BootFiles, "initrd.img"), (Stage::Seed, "user-data")] {
+        let node = lab.see(1, &UNKNOWN, stage, what).unwrap();
+        assert_eq!((node.name.as_str(), node.boot.number, node.vars.len()), ("manwe", 1, 0), "{what}");
+        assert_eq!((node.boot.image.as_str(), node.boot.build.digest), ("stable", first.boot.build.digest));
+        assert!(!lab.nodes.release(&node, "user-data"));
+    }
+    let next = lab.file(1, &serial(10)).unwrap();
+    assert_eq!((next.name.as_str(), next.boot.number, next.boot.build.digest), ("aule", 2, other.digest));
+    assert_eq!(next.vars.len(), 1);
+}
+
+#[test]
+fn a_name_says_which_machine_only_if_it_holds_its_number() {
+    let identity = Identity { mac: Some(VARDA), ..serial(10) };
+    for (matches, name, wanted) in [
+        ("any: true", "box", false),
+        ("any: true", "box-{{ vars.role }}", false),
+        ("any: true", "box-{{ serial[-2:] }}", false),
+        ("any: true", "box-{{ serial }}", true),
+        ("any: true", "{{ mac | replace(':', '-') }}", true),
+        ("any: true", "{{ mac | replace(':', '') }}", true),
+        ("serial: 0000000a", "box", true),
+        ("mac: '52:00:00:00:00:01'", "box", true),
+    ] {
+        let site = format!(
+            "store: a\nstate: b\nimages: {{ a: {{ ref: a }} }}\nnodes:\n  - match: {{ {matches} }}\n    name: \"{name}\"\n    image: a\n    vars: {{ role: x }}\n"
+        );
+        let site: Site = serde_saphyr::from_str(&site).unwrap();
+        let rule = &site.nodes[0].value;
+        let rendered = render::name(rule, &identity, at(1)).unwrap();
+        assert_eq!(is_named(rule, &identity, &rendered), wanted, "{matches}, {name}");
+    }
+    // Two machines of one name are still two.
+    let lab = Lab::new(nobody);
+    let node = |identity| Known { identity, named: false, name: "box".into(), ..manwe(&lab) };
+    let (one, other) = (node(serial(1)), node(serial(2)));
+    assert_ne!(render::machine_id(&one), render::machine_id(&other));
+    assert_ne!(render::instance_id(&one), render::instance_id(&other));
+}
+
+#[test]
+fn a_right_that_could_not_be_written_down_is_given_back() {
+    let lab = Lab::new(nobody);
+    let node = lab.file(1, &serial(10)).unwrap();
+    assert!(lab.nodes.release(&node, "user-data"));
+    lab.nodes.take_back(&node, "user-data");
+    assert!(lab.nodes.release(&node, "user-data"));
+    lab.nodes.changed();
+    lab.nodes.again(at(1));
+    assert_eq!(lab.nodes.changed(), BTreeSet::from([at(1)]));
+}
+
 #[test]
 fn an_image_that_is_gone_is_told() {
     let lab = Lab::new(nobody);

@@ -63,7 +63,7 @@ enum Language {
     Grub,
 }
 
-/// What this name stands for; where it begins with a directory that the partition does not have, what follows it: the
+/// What this name stands for; where it begins with directories that the partition does not have, what follows them: the
 /// firmware can be told to ask below any prefix.
 pub(crate) fn find(boot: &BootFiles, path: &[u8]) -> Option<Found> {
     if let Some(found) = boot.find(path) {
@@ -74,7 +74,7 @@ pub(crate) fn find(boot: &BootFiles, path: &[u8]) -> Option<Found> {
     }
     let end = path.iter().position(|&byte| byte == b'/')?;
     let (directory, rest) = (path.get(..end)?, path.get(end + 1..)?);
-    if boot.has_directory(directory) { None } else { boot.find(rest).cloned().map(Found::File) }
+    if boot.has_directory(directory) { None } else { find(boot, rest) }
 }
 
 impl Loader {

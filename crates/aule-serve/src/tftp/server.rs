@@ -58,6 +58,7 @@ impl Source {
 }
 
 struct Active {
+    begun: Instant,
     /// The address that was asked, and answers.
     own: Option<IpAddr>,
     transfer: Transfer,
@@ -165,10 +166,9 @@ impl Service {
             let mut transfers = service.transfers();
             // The same request again, as its answer was lost: the transfer begins anew.
             transfers.remove(peer);
-            let of_address = transfers.of_address.get(&peer.ip()).copied().unwrap_or_default();
-            if transfers.active.len() >= TRANSFERS_MAX || of_address >= PER_ADDRESS_MAX {
-                service.server.warn(format!("{} has too many transfers, or all together have", peer.ip()));
-                return;
+            if !transfers.make_room(peer.ip()) {
+                let message = format!("{} has too many transfers, or all together have", peer.ip());
+                return service.server.refuse(peer.ip(), message);
             }
         }
         if !request.octet {
@@ -180,11 +180,12 @@ impl Service {
                 let mut granted = request.options;
                 let block = granted.block.unwrap_or(packet::BLOCK_DEFAULT);
                 granted.window = granted.window.map(|window| window.min((WINDOW_BYTES / block).max(1)));
-                let (transfer, next) = Transfer::begin(source.size(), &granted, Instant::now());
+                let begun = Instant::now();
+                let (transfer, next) = Transfer::begin(source.size(), &granted, begun);
                 let mut transfers = service.transfers();
                 *transfers.of_address.entry(peer.ip()).or_default() += 1;
-                let active =
-                    Active { own, transfer, granted, source: Arc::new(source), ahead: (0, Vec::new()), waiting: None };
+                let (source, ahead) = (Arc::new(source), (0, Vec::new()));
+                let active = Active { begun, own, transfer, granted, source, ahead, waiting: None };
                 transfers.active.insert(peer, active);
                 transfers.go_on(service, peer, next);
             }
@@ -227,6 +228,19 @@ impl Transfers {
                 self.of_address.remove(&peer.ip());
             }
         }
+    }
+
+    /// Whether there is room for one more transfer of this address. One that nobody ever answered, as firmware leaves behind
+    /// that asks for sizes alone, makes room; the oldest first.
+    fn make_room(&mut self, address: IpAddr) -> bool {
+        let of_address = self.of_address.get(&address).copied().unwrap_or_default();
+        let of_it = |peer: &SocketAddr| of_address < PER_ADDRESS_MAX || peer.ip() == address;
+        if of_address < PER_ADDRESS_MAX && self.active.len() < TRANSFERS_MAX {
+            return true;
+        }
+        let unanswered = self.active.iter().filter(|(peer, it)| of_it(peer) && !it.transfer.is_seen());
+        let oldest = unanswered.min_by_key(|(_, it)| it.begun).map(|(peer, _)| *peer);
+        oldest.map(|peer| self.remove(peer)).is_some()
     }
 
     fn go_on(&mut self, service: &Arc<Service>, peer: SocketAddr, next: Next) {
@@ -276,6 +290,7 @@ impl Transfers {
                 return;
             };
             let waiting = active.waiting.take();
+            active.transfer.late(Instant::now());
             match (read, waiting) {
                 (Ok(()), Some(blocks)) => transfers.send_now(&service, peer, blocks),
                 (Ok(()), None) => {}
@@ -329,7 +344,9 @@ impl Transfers {
     }
 
     fn expire(&mut self, service: &Arc<Service>, now: Instant) {
-        let due: Vec<_> = self.active.iter().filter(|(_, it)| it.transfer.due <= now).map(|(peer, _)| *peer).collect();
+        // Who waits for our disk is not late.
+        let due = self.active.iter().filter(|(_, it)| it.transfer.due <= now && it.waiting.is_none());
+        let due: Vec<_> = due.map(|(peer, _)| *peer).collect();
         for peer in due {
             if let Some(active) = self.active.get_mut(&peer) {
                 let next = active.transfer.expire(now);

@@ -43,6 +43,8 @@ pub(crate) struct Transfer {
     open: bool,
     /// Whether anything ever came back.
     seen: bool,
+    /// Whether the window after the last acknowledged block went out again because the client said twice that it has that.
+    repeated: bool,
     retries: u32,
     /// When what was sent last is sent again.
     pub(crate) due: Instant,
@@ -61,6 +63,7 @@ impl Transfer {
             sent: 0,
             open: options.is_empty(),
             seen: false,
+            repeated: false,
             retries: 0,
             due: now + timeout,
         };
@@ -107,9 +110,20 @@ impl Transfer {
         } else {
             // Numbers roll over from 65535 to 0. Which block is meant is clear, as a window is far shorter.
             let ahead = u64::from(number.wrapping_sub(self.acknowledged as u16));
-            if ahead == 0 || self.acknowledged + ahead > self.sent {
+            if self.acknowledged + ahead > self.sent {
                 return Next::Wait;
             }
+            if ahead == 0 {
+                // The first block of a window was lost (RFC 7440, 4). Once only, and never in lockstep, where it would
+                // double what follows.
+                if self.window == 1 || self.repeated || !self.seen {
+                    return Next::Wait;
+                }
+                self.repeated = true;
+                self.due = now + self.timeout;
+                return self.window();
+            }
+            self.repeated = false;
             self.acknowledged += ahead;
             if self.acknowledged == self.last() {
                 return Next::Done;
@@ -119,6 +133,16 @@ impl Transfer {
         self.retries = 0;
         self.due = now + self.timeout;
         self.window()
+    }
+
+    /// Whether the client ever answered.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.seen
+    }
+
+    /// What is to be sent goes out only now, as its bytes had to be waited for.
+    pub(crate) fn late(&mut self, now: Instant) {
+        self.due = now + self.timeout;
     }
 
     /// The time is up.
@@ -168,6 +192,19 @@ mod tests {
         assert_eq!(transfer.acknowledge(6, now), Next::Blocks(7..=10));
         assert_eq!(transfer.range(10), (9000, 500));
         assert_eq!(transfer.acknowledge(10, now), Next::Done);
+    }
+
+    #[test]
+    fn a_window_whose_first_block_is_lost_goes_out_once_more() {
+        let options = Options { block: Some(1000), window: Some(4), ..Options::default() };
+        let (mut transfer, _, now) = begin(19_500, options);
+        assert_eq!(transfer.acknowledge(0, now), Next::Blocks(1..=4));
+        assert_eq!(transfer.acknowledge(4, now), Next::Blocks(5..=8));
+        assert_eq!(transfer.acknowledge(4, now), Next::Blocks(5..=8), "it lost the fifth");
+        assert_eq!(transfer.acknowledge(4, now), Next::Wait, "but not for ever");
+        assert_eq!(transfer.acknowledge(8, now), Next::Blocks(9..=12));
+        assert_eq!(transfer.acknowledge(8, now), Next::Blocks(9..=12));
+        assert_eq!(transfer.acknowledge(7, now), Next::Wait, "an old one is not answered");
     }
 
     #[test]

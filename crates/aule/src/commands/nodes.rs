@@ -47,8 +47,7 @@ struct Event {
 
 /// `aule nodes`; `place` is a site file, or the address of a server.
 pub(super) fn run(place: &str, only: Option<&str>, format: Format) -> Result<(), Failure> {
-    let server =
-        if place.starts_with("http://") { place.trim_end_matches('/').to_owned() } else { server(Path::new(place))? };
+    let server = if place.starts_with("http://") { place.trim_end_matches('/').to_owned() } else { server(place)? };
     let mut answer = ask(&server)?;
     answer.nodes.retain(|node| only.is_none_or(|only| node.name.as_deref() == Some(only)));
     if let (Some(only), []) = (only, answer.nodes.as_slice()) {
@@ -63,8 +62,12 @@ pub(super) fn run(place: &str, only: Option<&str>, format: Format) -> Result<(),
 }
 
 /// Where the server of a site file is asked on this machine.
-fn server(path: &Path) -> Result<String, Failure> {
-    let site = site::read(path)?;
+fn server(place: &str) -> Result<String, Failure> {
+    let path = Path::new(place);
+    let site = site::read(path).map_err(|failure| match path.exists() {
+        true => failure,
+        false => failure.hint(format!("a site file is wanted, or the address of a server: http://{place}")),
+    })?;
     let listen = site
         .listen
         .http
@@ -90,6 +93,11 @@ fn ask(server: &str) -> Result<Answer, Failure> {
         .map_err(|error| Failure::new(format!("{server} gave an answer that is not understood: {error}")))
 }
 
+/// A text of the server, which has it from anybody, without line feeds and escapes of a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|it| if it.is_control() { it.escape_default().to_string() } else { it.to_string() }).collect()
+}
+
 fn table(answer: &Answer, events: bool) -> String {
     if answer.nodes.is_empty() {
         return "no node has asked for anything yet\n".into();
@@ -99,12 +107,15 @@ fn table(answer: &Answer, events: bool) -> String {
     let ago = |at: Option<u64>| at.map_or_else(dash, |at| duration(answer.now.saturating_sub(at)));
     for node in &answer.nodes {
         rows.push([
-            node.name.clone().unwrap_or_else(dash),
+            node.name.as_deref().map_or_else(dash, plain),
             node.address.map_or_else(dash, |it| it.to_string()),
-            node.image.clone().unwrap_or_else(dash),
-            node.digest.as_ref().map_or_else(dash, |it| it.trim_start_matches("sha256:").chars().take(12).collect()),
+            node.image.as_deref().map_or_else(dash, plain),
+            node.digest
+                .as_deref()
+                .map(plain)
+                .map_or_else(dash, |it| it.trim_start_matches("sha256:").chars().take(12).collect()),
             node.boot.to_string(),
-            node.stage.clone(),
+            plain(&node.stage),
             ago(node.since),
             ago(node.last),
         ]);
@@ -121,11 +132,11 @@ fn table(answer: &Answer, events: bool) -> String {
             let begin = node.events.first().map_or(0, |it| it.at);
             for event in &node.events {
                 let after = duration(event.at.saturating_sub(begin));
-                text.push_str(&format!("  {after:>8}  {:10}  {}\n", event.stage, event.what));
+                text.push_str(&format!("  {after:>8}  {:10}  {}\n", plain(&event.stage), plain(&event.what)));
             }
         }
         if node.stage != "done" {
-            text.push_str(&format!("  hint: {}\n", node.hint));
+            text.push_str(&format!("  hint: {}\n", plain(&node.hint)));
         }
     }
     text
@@ -150,7 +161,7 @@ mod tests {
             serde_json::json!({
                 "name": name, "address": "192.168.1.7", "identity": {}, "image": "stable",
                 "digest": format!("sha256:{}", "ab".repeat(32)), "boot": 2, "stage": stage, "since": 1000, "last": 1300,
-                "hint": "do this", "events": [{ "at": 990, "stage": "dhcp", "what": "DISCOVER" }],
+                "hint": "do \u{1b}[2Jthis", "events": [{ "at": 990, "stage": "dhcp", "what": "DISCOVER" }],
             })
         };
         let answer = serde_json::json!({ "now": 1400, "nodes": [node("manwe", "mount"), node("varda", "done")] });
@@ -158,6 +169,6 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1], "manwe  192.168.1.7  stable  abababababab  2     mount  6 min  100 s");
         assert_eq!(lines[2].split_whitespace().collect::<Vec<_>>(), ["0", "s", "dhcp", "DISCOVER"]);
-        assert_eq!((lines[3], text.matches("hint").count()), ("  hint: do this", 1));
+        assert_eq!((lines[3], text.matches("hint").count()), ("  hint: do \\u{1b}[2Jthis", 1));
     }
 }

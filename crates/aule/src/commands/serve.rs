@@ -132,11 +132,19 @@ fn allow_many_files() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
+/// How many random bytes are kept under each name.
+const KEPT: usize = 32;
+
 /// Random bytes that are made once and kept in the state.
 fn kept(site: &Site, name: &str) -> Result<Vec<u8>, Failure> {
     let path = site.state.join(name);
     match fs::read(&path) {
-        Ok(bytes) => Ok(bytes),
+        Ok(bytes) if bytes.len() >= KEPT => Ok(bytes),
+        // Another key would leave every node that runs without its root, so none is made in its place.
+        Ok(bytes) => {
+            let failure = Failure::new(format!("{} has {} bytes instead of {KEPT}", path.display(), bytes.len()));
+            Err(failure.hint("put the file back, or remove it: then every node that runs must boot again"))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(site, &path),
         Err(error) => Err(Failure::new(format!("cannot read {}: {error}", path.display()))),
     }
@@ -144,7 +152,7 @@ fn kept(site: &Site, name: &str) -> Result<Vec<u8>, Failure> {
 
 fn make(site: &Site, path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
-    let mut bytes = vec![0; 32];
+    let mut bytes = vec![0; KEPT];
     File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(failed)?;
     // Readable by its owner alone, and there whole or not at all.
     let mut file = tempfile::NamedTempFile::new_in(&site.state).map_err(failed)?;

@@ -11,7 +11,8 @@ use aule_serve::{
 use aule_store::Store;
 use std::{
     fs::{self, File, TryLockError},
-    io::Read,
+    io::{Read, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,9 +26,13 @@ pub(super) fn read(path: &Path) -> Result<Site, Failure> {
 }
 
 fn failure(mistakes: &[Mistake]) -> Failure {
-    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-    let failure = Failure::new(lines.join("\nerror: "));
-    mistakes.iter().filter_map(|it| it.hint.clone()).fold(failure, Failure::hint)
+    Failure::new(mistakes.iter().map(told).collect::<Vec<_>>().join("\nerror: "))
+}
+
+/// A mistake with what to do about it.
+fn told(mistake: &Mistake) -> String {
+    let hint = mistake.hint.as_ref().map(|hint| format!("\nhint: {hint}"));
+    format!("{mistake}{}", hint.unwrap_or_default())
 }
 
 /// The file that a running server of the site has locked; its process number stands in it.
@@ -39,10 +44,13 @@ pub(super) fn lock_path(site: &Site) -> PathBuf {
 pub(super) fn read_and_check(path: &Path) -> Result<Site, Failure> {
     let site = read(path)?;
     let store = Arc::new(Store::open_to_read(&site.store)?);
-    match check_site(path, &site, &Images::new(store, "check")).as_slice() {
-        [] => Ok(site),
-        mistakes => Err(failure(mistakes)),
+    let (warnings, mistakes): (Vec<_>, Vec<_>) =
+        check_site(path, &site, &Images::new(store, "check")).into_iter().partition(|it| it.is_warning);
+    for warning in &warnings {
+        // A closed stderr is no reason not to check.
+        let _ = writeln!(std::io::stderr(), "warning: {}", told(warning));
     }
+    if mistakes.is_empty() { Ok(site) } else { Err(failure(&mistakes)) }
 }
 
 /// `aule site check`
@@ -86,5 +94,30 @@ fn running(site: &Site) -> Result<u32, Failure> {
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     let text = fs::read_to_string(&path).map_err(failed)?;
-    text.trim().parse().map_err(|_| Failure::new(format!("{} holds no process number", path.display())))
+    let process = text.trim().parse();
+    let process = process.map_err(|_| Failure::new(format!("{} holds no process number", path.display())))?;
+    // A server in a container has a number of its own there; here another program may have it.
+    if !has_open(process, &path) {
+        let message = format!("process {process} of this machine is not the server that has {}", path.display());
+        return Err(
+            Failure::new(message).hint("the server runs in a container or as another user: send SIGHUP to it there")
+        );
+    }
+    Ok(process)
+}
+
+/// Whether a process has this file open (proc(5), `/proc/PID/fd`). Of a program that has a capability by its file the kernel
+/// does not say so, not even to its own user; then its name must do.
+fn has_open(process: u32, path: &Path) -> bool {
+    let Ok(wanted) = fs::metadata(path) else { return false };
+    match fs::read_dir(format!("/proc/{process}/fd")) {
+        Ok(files) => {
+            let mut files = files.flatten().filter_map(|file| fs::metadata(file.path()).ok());
+            files.any(|it| (it.dev(), it.ino()) == (wanted.dev(), wanted.ino()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name.trim_end() == "aule")
+        }
+        Err(_) => false,
+    }
 }
