@@ -22,7 +22,7 @@ pub(crate) const VERSION: u32 = 3;
 /// The most bytes that one READ gives.
 pub(crate) const READ_MAX: u32 = 1 << 20;
 /// The most bytes that one WRITE may have, to be refused (libnfs does not mount with less).
-pub(crate) const WRITE_MAX: u32 = 64 << 10;
+pub(crate) const WRITE_MAX: u32 = 4096;
 /// The number of the procedure READ.
 pub(crate) const READ: u32 = 6;
 /// The most bytes that one READDIR or READDIRPLUS gives.
