@@ -21,8 +21,8 @@ pub(crate) const PROGRAM: u32 = 100_003;
 pub(crate) const VERSION: u32 = 3;
 /// The most bytes that one READ gives.
 pub(crate) const READ_MAX: u32 = 1 << 20;
-/// The most bytes that one WRITE may have, to be refused (libnfs does not mount with less).
-pub(crate) const WRITE_MAX: u32 = 4096;
+/// The most bytes that one WRITE may have, to be refused (libnfs mounts nothing that says less than 8 KiB).
+pub(crate) const WRITE_MAX: u32 = 8192;
 /// The number of the procedure READ.
 pub(crate) const READ: u32 = 6;
 /// The most bytes that one READDIR or READDIRPLUS gives.
