@@ -97,12 +97,10 @@ pub fn check(path: &Path, site: &Site, images: &Images) -> Vec<Mistake> {
         let Some(build) = builds.get(rule.value.image.as_str()) else { continue };
         match sample(&rule.value, build) {
             Ok(node) => {
-                for (what, error) in unrendered(build, &node, &secrets) {
-                    mistakes.push(Mistake::new(
-                        path,
-                        at,
-                        format!("{what} of the image `{}`: {error}", node.boot.image),
-                    ));
+                for (what, error, is_warning) in unrendered(build, &node, &secrets) {
+                    let message = format!("{what} of the image `{}`: {error}", node.boot.image);
+                    let mistake = Mistake::new(path, at, message);
+                    mistakes.push(if is_warning { mistake.warning() } else { mistake });
                 }
             }
             Err(error) => mistakes.push(Mistake::new(path, at, format!("`name` cannot be rendered: {error}"))),
@@ -156,8 +154,8 @@ fn sample(rule: &Node, build: &Arc<Published>) -> Result<Known, render::RenderEr
     })
 }
 
-/// What of a build cannot be rendered for a node, and why.
-fn unrendered(build: &Published, node: &Known, secrets: &BTreeMap<String, String>) -> Vec<(String, String)> {
+/// What of a build cannot be rendered for a node, why, and whether it could work all the same: cloud-init's YAML is not ours.
+fn unrendered(build: &Published, node: &Known, secrets: &BTreeMap<String, String>) -> Vec<(String, String, bool)> {
     let place = Place { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), http: 80, key: HandleKey::new(b"a check") };
     let mut failed = Vec::new();
     for file in build.boot.iter().flat_map(|boot| boot.sorted().into_iter().filter(|file| file.template)) {
@@ -167,7 +165,7 @@ fn unrendered(build: &Published, node: &Known, secrets: &BTreeMap<String, String
                 let text = String::from_utf8_lossy(&bytes);
                 render::text(&text, node, &place, &BTreeMap::new()).map_err(|error| error.to_string())
             });
-        failed.extend(rendered.err().map(|error| (file.path.to_string(), error)));
+        failed.extend(rendered.err().map(|error| (file.path.to_string(), error, false)));
     }
     for (name, bytes) in &build.seed {
         let text = String::from_utf8_lossy(bytes);
@@ -176,9 +174,15 @@ fn unrendered(build: &Published, node: &Known, secrets: &BTreeMap<String, String
         }
         let rendered = render::text(&text, node, &place, secrets).and_then(|text| match name.as_str() {
             "meta-data" => render::meta_data(&text, node),
-            _ => render::is_yaml(&text).map(|()| text),
+            _ => Ok(text),
         });
-        failed.extend(rendered.err().map(|error| (name.clone(), error.to_string())));
+        match rendered {
+            Ok(text) => {
+                let odd = render::is_yaml(&text).err();
+                failed.extend(odd.map(|error| (name.clone(), format!("cloud-init may refuse it: {error}"), true)));
+            }
+            Err(error) => failed.push((name.clone(), error.to_string(), false)),
+        }
     }
     failed
 }

@@ -223,8 +223,12 @@ impl FrameCache {
             }
         }
         let compared = self.compare_alone(place, content, asked);
-        // A disk that fails for a moment says nothing of the file.
-        if compared.as_ref().is_err_and(|error| !matches!(error, ReadError::Store(StoreError::Io { .. }))) {
+        // A disk that fails for a moment says nothing of the file; one that ends too early does.
+        let momentary = |error: &ReadError| match error {
+            ReadError::Store(StoreError::Io { source, .. }) => source.kind() != std::io::ErrorKind::UnexpectedEof,
+            _ => false,
+        };
+        if compared.as_ref().is_err_and(|error| !momentary(error)) {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
             failed.insert(content.digest, Instant::now());
         }

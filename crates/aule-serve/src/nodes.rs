@@ -30,6 +30,8 @@ const NODES_MAX: usize = 4096;
 /// A node that was silent so long and then asks for a boot file begins a new boot. (By a clock that never jumps: in the
 /// middle of a boot another build must not come in.)
 pub(crate) const PAUSE: Duration = Duration::from_secs(60);
+/// A node that asks for its first boot file again after so long a silence started again.
+const LOOP: Duration = Duration::from_secs(5);
 /// A node that read from its root so lately does not begin to boot, unless it asked for an address: somebody on it asks for a
 /// boot file.
 const ALIVE: Duration = Duration::from_secs(6);
@@ -195,30 +197,44 @@ impl Nodes {
         }
         let here = all.known.get(&seen.address);
         let rests = here.is_some_and(|known| known.heard.is_none_or(|heard| heard.elapsed() > PAUSE));
-        let asked = begins.then(|| all.asked(&seen, here)).flatten();
         // What says whose request it is: itself, the local network, and what was asked for this address before.
         let mut told = seen.identity.clone();
-        let doubtful = begins && (rests || asked.is_some());
-        if told.mac.is_none() && (doubtful || !here.is_some_and(|known| known.identity.agrees(&told))) {
+        let unsure = begins && (told.serial.is_none() || rests || all.asked(&seen, &told, here).is_some());
+        if told.mac.is_none() && (unsure || !here.is_some_and(|known| known.identity.agrees(&told))) {
             told.mac = (self.neighbours)(seen.address);
         }
-        let asked = asked.filter(|it| it.identity.agrees(&told)).cloned();
+        let asked = if begins { all.asked(&seen, &told, here).cloned() } else { None };
         if let Some(asked) = &asked {
-            told = told.and(&asked.identity);
+            told.mac = told.mac.or(asked.identity.mac);
         }
         // Another serial or Ethernet address from here is another machine: nothing of the one before counts. After a pause
         // anybody may have the address, so it is the one from before only where something says so, or nothing says anything.
-        let before = here.filter(|known| known.identity.agrees(&told));
         let nameless = |it: &Identity| it.serial.is_none() && it.mac.is_none();
         let is_same = |known: &Identity| known.is_same(&told, false) || nameless(known) && nameless(&told);
-        let before = before.filter(|known| !(begins && rests) || is_same(&known.identity));
+        let before = here.filter(|known| {
+            known.identity.agrees(&told)
+                && asked.as_ref().is_none_or(|it| !it.identity.is_another(&known.identity))
+                && (!(begins && rests) || is_same(&known.identity))
+        });
         let alive = here.is_some_and(|known| known.read.is_some_and(|read| read.elapsed() < ALIVE));
-        if alive && before.is_none() {
+        // (Who comes with a seed address that this site signed is whom it names.)
+        if alive && begins && before.is_none() {
             return Err(Unserved::Another);
         }
-        let identity = before.map_or(told.clone(), |known| told.and(&known.identity));
-        let fresh = before
-            .is_none_or(|known| begins && (asked.is_some() || known.boot.stage > Stage::BootFiles && !alive || rests));
+        let mut identity = before.map_or(told.clone(), |known| told.and(&known.identity));
+        if let Some(asked) = &asked {
+            identity = identity.with_dhcp(&asked.identity);
+        }
+        // A node that does not come beyond its boot files starts over and over: from its first file on, after a moment.
+        let again = |known: &Known| {
+            let first = known.boot.events.iter().find(|it| it.stage == Stage::BootFiles);
+            let starts = known.boot.stage <= Stage::BootFiles && first.is_some_and(|it| it.what == seen.what);
+            starts && known.heard.is_none_or(|heard| heard.elapsed() > LOOP)
+        };
+        let fresh = before.is_none_or(|known| {
+            let was_up = known.boot.stage > Stage::BootFiles && !alive;
+            begins && (asked.is_some() || was_up || rests || again(known))
+        });
         // The build that the node says it runs from counts, also where another server saw it begin since.
         let other = |known: &Known| seen.build.as_ref().is_some_and(|it| it.digest != known.boot.build.digest);
         let fresh = fresh || !begins && before.is_some_and(other);
@@ -252,7 +268,12 @@ impl Nodes {
                 };
                 let named = is_named(rule, &identity, &name);
                 let (vars, read) = (rule.vars.clone(), going.and_then(|it| it.read));
-                Known { address: seen.address, identity, name, vars, boot, last: 0, heard: None, read, named }
+                let (address, last, heard) = (seen.address, 0, None);
+                match going.filter(|_| !begins) {
+                    // It runs under its name already.
+                    Some(known) => Known { identity, ..known.clone() },
+                    None => Known { address, identity, name, vars, boot, last, heard, read, named },
+                }
             }
         };
         (known.last, known.heard) = (seen.now, Some(Instant::now()));
@@ -275,12 +296,19 @@ impl Nodes {
     /// Finds a node again that booted from one address and has another one now, as its firmware and its system may get
     /// different ones: by its Ethernet address.
     fn adopt(&self, all: &mut All, address: IpAddr) {
-        if all.known.contains_key(&address) {
+        let Some(mac) = (self.neighbours)(address) else { return };
+        let here = all.known.get(&address).map(|it| it.identity.mac);
+        if here == Some(Some(mac)) {
             return;
         }
-        let Some(mac) = (self.neighbours)(address) else { return };
-        let before = all.known.values().filter(|it| it.identity.mac == Some(mac)).max_by_key(|it| it.last);
-        let Some(before) = before.map(|it| it.address) else { return };
+        let others = all.known.values().filter(|it| it.identity.mac == Some(mac) && it.address != address);
+        let before = others.max_by_key(|it| it.last).map(|it| it.address);
+        if here.is_some_and(|it| it.is_some()) {
+            // Another machine had the address before.
+            all.known.remove(&address);
+            all.gone.insert(address);
+        }
+        let Some(before) = before else { return };
         if let Some(mut known) = all.known.remove(&before) {
             all.gone.insert(before);
             known.address = address;
@@ -327,6 +355,7 @@ impl Nodes {
     pub fn take_back(&self, node: &Known, document: &str) {
         if let Some(known) = self.all_of_them().known.get_mut(&node.address)
             && known.boot.number == node.boot.number
+            && known.identity == node.identity
         {
             known.boot.released.remove(document);
         }
@@ -387,10 +416,13 @@ impl Nodes {
 impl All {
     /// What was asked for by DHCP before this request: of the machine that it names, else for the address that it comes from,
     /// else of the machine that had this address last.
-    fn asked(&self, seen: &Seen, here: Option<&Known>) -> Option<&Waiting> {
-        let recent = || self.waiting.values().filter(|it| seen.now.saturating_sub(it.last()) <= PATIENCE);
+    fn asked(&self, seen: &Seen, told: &Identity, here: Option<&Known>) -> Option<&Waiting> {
+        let recent = || {
+            let recent = self.waiting.values().filter(|it| seen.now.saturating_sub(it.last()) <= PATIENCE);
+            recent.filter(|it| !it.identity.is_another(told))
+        };
         let latest = |fits: &dyn Fn(&Waiting) -> bool| recent().filter(|it| fits(it)).max_by_key(|it| it.last());
-        latest(&|it| it.identity.is_same(&seen.identity, false))
+        latest(&|it| it.identity.is_same(told, false))
             .or_else(|| latest(&|it| it.address == Some(seen.address)))
             .or_else(|| latest(&|it| here.is_some_and(|known| it.identity.is_same(&known.identity, false))))
     }

@@ -227,8 +227,16 @@ pub fn is_yaml(text: &str) -> Result<(), RenderError> {
     if !is_config {
         return Ok(());
     }
-    let read: Result<serde::de::IgnoredAny, _> = serde_saphyr::from_str(text);
+    let read: Result<serde::de::IgnoredAny, _> = serde_saphyr::from_str_with_options(text, as_python());
     read.map(drop).map_err(|error| RenderError(error.without_snippet().to_string()))
+}
+
+/// YAML as PyYAML takes it, as far as that can be said.
+fn as_python() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+        ignore_binary_tag_for_string: true,
+    }
 }
 
 /// Meta-data with the node's instance id and host name, which replace what the seed says.
@@ -238,7 +246,8 @@ pub fn is_yaml(text: &str) -> Result<(), RenderError> {
 pub fn meta_data(text: &str, node: &Known) -> Result<String, RenderError> {
     let mut map: BTreeMap<String, serde_json::Value> = match text.trim() {
         "" => BTreeMap::new(),
-        text => serde_saphyr::from_str(text).map_err(|error| RenderError(error.without_snippet().to_string()))?,
+        text => serde_saphyr::from_str_with_options(text, as_python())
+            .map_err(|error| RenderError(error.without_snippet().to_string()))?,
     };
     map.insert("instance-id".into(), instance_id(node).into());
     map.insert("local-hostname".into(), node.name.clone().into());

@@ -43,10 +43,11 @@ pub async fn run(server: Arc<Server>, stop: impl Future<Output = ()>) -> Result<
     let listen = server.site().listen.clone();
     let mut parts: JoinSet<(&'static str, io::Result<()>)> = JoinSet::new();
     let options = NfsOptions { port: listen.nfs.map_or(2049, |it| it.port()), ..NfsOptions::default() };
+    let service = Arc::new(Service::new(Arc::clone(&server), options));
     for (what, address) in [("NFS", listen.nfs), ("portmap", listen.portmap)] {
         let Some(address) = address else { continue };
         let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { what, address, source })?;
-        let service = Arc::new(Service::new(Arc::clone(&server), options.clone()));
+        let service = Arc::clone(&service);
         parts.spawn(async move { (what, nfs::serve(listener, service).await) });
     }
     if let Some(address) = listen.tftp {

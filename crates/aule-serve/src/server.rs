@@ -18,7 +18,7 @@ use aule_tree::{Digest, TreePath};
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::MetadataExt,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -349,12 +349,17 @@ impl Server {
         if told.len() >= most || told.contains(&message) {
             return;
         }
-        if let Some(client) = client {
+        // (Who has no address yet, or is asked with all others, has no limit of its own.)
+        let is_nobody = |it: &IpAddr| it.is_unspecified() || *it == IpAddr::V4(Ipv4Addr::BROADCAST);
+        if let Some(client) = client.filter(|it| !is_nobody(it)) {
             let of_address = of_address.entry(client).or_default();
+            *of_address += 1;
+            if *of_address == REFUSALS_OF_ADDRESS_MAX {
+                self.observer.warn(&format!("{client} brings about many warnings; further ones are only counted"));
+            }
             if *of_address >= REFUSALS_OF_ADDRESS_MAX {
                 return;
             }
-            *of_address += 1;
         }
         self.observer.warn(&message);
         told.insert(message);

@@ -23,6 +23,9 @@ use std::{
 /// The largest file that is read: far more than a node with all its events takes.
 const SAVED_MAX: u64 = 1 << 20;
 
+/// How the names of files begin that are being written.
+const UNFINISHED: &str = ".node-";
+
 /// A node as it is written down, with what its rule said when its boot began.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
@@ -120,7 +123,7 @@ impl State {
             last,
         };
         let path = self.path(address);
-        let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.root)?;
         file.write_all(&serde_json::to_vec(&saved)?)?;
         if sync {
             file.as_file().sync_all()?;
@@ -138,6 +141,7 @@ impl State {
     /// # Errors
     /// When the directory cannot be read.
     pub fn load(&self, images: &Images, mut wrong: impl FnMut(&Path, String)) -> io::Result<Vec<Known>> {
+        self.sweep()?;
         let mut nodes = Vec::new();
         for entry in fs::read_dir(self.root.join("nodes"))? {
             let path = entry?.path();
@@ -148,6 +152,19 @@ impl State {
         }
         nodes.sort_by_key(|it| it.last);
         Ok(nodes)
+    }
+}
+
+impl State {
+    /// Removes what a kill in the middle of writing left.
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 }
 

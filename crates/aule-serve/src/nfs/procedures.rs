@@ -246,7 +246,8 @@ impl Filesystem<'_> {
 
     fn lookup(&self, mut arguments: Reader<'_>, credential: &Credential, writer: &mut Writer) -> Result<(), Failure> {
         let place = self.place(&mut arguments)?;
-        let name = arguments.opaque(NAME_MAX + 1)?;
+        // A longer one than any filesystem has is told so; a still longer one is no name.
+        let name = arguments.opaque(4 * NAME_MAX)?;
         let directory = place.directory()?;
         if !may(credential, &directory.inode, MAY_EXECUTE) {
             return Err(Status::Access.into());

@@ -469,6 +469,10 @@ fn slow_reply<S: Site>(service: &Service<S>, xid: u32, read: &SlowRead, buffer: 
     rpc::accept(&mut out, xid, Accepted::Success);
     service.filesystem().read_slowly(read, &mut out);
     end_record(&mut out, at);
+    // It counts by its length.
+    if out.0.capacity() > 2 * out.0.len() {
+        out.0.shrink_to_fit();
+    }
     out.0
 }
 

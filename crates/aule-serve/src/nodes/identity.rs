@@ -33,6 +33,22 @@ impl Identity {
         }
     }
 
+    /// Whether the other one, of which DHCP tells, is of another machine. The Ethernet address decides, where both have one: the
+    /// serial number is written in DHCP by the firmware's own rules.
+    pub(super) fn is_another(&self, other: &Identity) -> bool {
+        match (self.mac, other.mac) {
+            (Some(ours), Some(theirs)) => ours != theirs,
+            _ => !self.agrees(other),
+        }
+    }
+
+    /// With what DHCP said of the same machine. Boot loaders tell another model than the firmware before them.
+    pub(super) fn with_dhcp(self, dhcp: &Identity) -> Identity {
+        let is_board = dhcp.model.as_deref().is_some_and(|it| it.starts_with("RPi"));
+        let model = if is_board { dhcp.model.clone() } else { self.model.clone() };
+        Identity { model, ..self }.and(dhcp)
+    }
+
     /// With what the other one says beside.
     pub(super) fn and(self, other: &Identity) -> Identity {
         Identity {

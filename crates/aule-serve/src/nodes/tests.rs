@@ -184,6 +184,72 @@ fn who_gets_the_address_of_another_machine_gets_nothing_else_of_it() {
     assert_eq!((other.name.as_str(), other.identity, other.boot.number), ("varda", mac(VARDA), 1));
 }
 
+#[test]
+fn the_local_network_says_who_asks_where_the_request_does_not() {
+    // A machine goes, and another gets its address a moment later.
+    let lab = Lab::new(|_| Some(VARDA));
+    lab.nodes.restore(manwe(&lab));
+    lab.nodes.note(at(1), Stage::Root, "first read", 1000);
+    let other = lab.file(1, &UNKNOWN).unwrap();
+    assert_eq!((other.name.as_str(), other.boot.number), ("varda", 1));
+    assert!(lab.nodes.release(&other, "user-data"));
+}
+
+#[test]
+fn a_node_whose_new_address_was_anothers_has_its_own_boot_there() {
+    fn network(address: IpAddr) -> Option<Mac> {
+        (address == at(2) || address == at(1)).then_some(VARDA)
+    }
+    let lab = Lab::new(network);
+    lab.file(1, &UNKNOWN).unwrap();
+    let old = Known { address: at(2), ..manwe(&Lab::new(nobody)) };
+    lab.nodes.restore(old);
+    lab.nodes.note(at(2), Stage::Mount, "/stable", 1001);
+    lab.nodes.reads(at(2), 1001);
+    let node = lab.see(2, &mac(VARDA), Stage::Seed, "user-data").unwrap();
+    assert_eq!((node.name.as_str(), node.boot.stage, node.boot.began), ("varda", Stage::Seed, true));
+    assert_eq!(lab.nodes.all().len(), 1);
+    // Nobody else is known to have the machine's boot: nothing of the other's counts either.
+    let lab = Lab::new(|_| Some(VARDA));
+    lab.nodes.restore(manwe(&lab));
+    lab.nodes.reads(at(1), 1001);
+    let node = lab.see(1, &mac(VARDA), Stage::Seed, "user-data").unwrap();
+    assert_eq!((node.name.as_str(), node.boot.began), ("varda", false));
+}
+
+#[test]
+fn a_node_that_starts_over_and_over_gets_the_repaired_build() {
+    let lab = Lab::new(nobody);
+    let first = lab.file(1, &serial(10)).unwrap();
+    lab.see(1, &serial(10), Stage::BootFiles, "initrd.img").unwrap();
+    let repaired = lab.publish("repaired").digest;
+    // The firmware reads some files twice.
+    let node = lab.file(1, &serial(10)).unwrap();
+    assert_eq!((node.boot.number, node.boot.build.digest), (1, first.boot.build.digest));
+    let heard = Instant::now().checked_sub(LOOP + Duration::from_secs(1));
+    lab.nodes.restore(Known { heard, ..node });
+    let node = lab.see(1, &serial(10), Stage::BootFiles, "initrd.img").unwrap();
+    assert_eq!(node.boot.number, 1, "a later file comes late");
+    lab.nodes.restore(Known { heard, ..node });
+    let node = lab.file(1, &serial(10)).unwrap();
+    assert_eq!((node.boot.number, node.boot.build.digest), (2, repaired));
+}
+
+#[test]
+fn dhcp_is_believed_by_its_ethernet_address() {
+    let lab = Lab::new(|_| Some(ULMO));
+    // The firmware writes its serial number in an order of its own, and the boot loader tells another model.
+    let model = |model: &str| Identity { mac: Some(ULMO), model: Some(model.into()), ..serial(0x0a00_0000) };
+    lab.nodes.ask(model("RPi4"), None, "DISCOVER", 995);
+    let node = lab.file(1, &serial(10)).unwrap();
+    assert_eq!((node.name.as_str(), node.identity.model.as_deref()), ("manwe", Some("RPi4")));
+    assert_eq!((node.identity.serial, node.identity.mac), (Some(Serial(10)), Some(ULMO)));
+    assert_eq!(lab.nodes.waiting(), []);
+    lab.nodes.ask(model("uefi-arm64"), Some(at(1)), "REQUEST", 999);
+    let node = lab.see(1, &UNKNOWN, Stage::BootFiles, "pxelinux.cfg/default").unwrap();
+    assert_eq!((node.name.as_str(), node.identity.model.as_deref(), node.boot.number), ("manwe", Some("RPi4"), 2));
+}
+
 fn manwe(lab: &Lab) -> Known {
     let both = Identity { mac: Some(ULMO), ..serial(10) };
     lab.file(1, &both).unwrap()
@@ -342,6 +408,29 @@ fn the_build_that_a_node_names_counts() {
     assert_eq!((same.boot.number, same.boot.began), (1, true));
     let other = lab.nodes.see(&lab.site, &lab.images, seen(Arc::clone(&second))).unwrap();
     assert_eq!((other.boot.number, other.boot.began, other.boot.build.digest), (2, false, second.digest));
+}
+
+#[test]
+fn a_clock_that_jumps_changes_only_what_is_shown() {
+    let lab = Lab::new(nobody);
+    let at_time = |now: u64, stage, what: &str| {
+        let (identity, what) = (serial(10), what.to_owned());
+        lab.nodes.see(&lab.site, &lab.images, Seen { address: at(1), identity, build: None, stage, what, now })
+    };
+    let first = at_time(u64::MAX, Stage::BootFiles, "config.txt").unwrap();
+    for (now, what) in [(0, "cmdline.txt"), (u64::MAX, "vmlinuz"), (5, "initrd.img"), (1 << 40, "start4.elf")] {
+        lab.publish(what);
+        let node = at_time(now, Stage::BootFiles, what).unwrap();
+        assert_eq!((node.boot.number, node.boot.build.digest), (1, first.boot.build.digest), "{what}");
+    }
+    for now in [u64::MAX, 0, 7, u64::MAX] {
+        lab.nodes.ask(mac(VARDA), Some(at(2)), "REQUEST", now);
+        lab.nodes.note(at(1), Stage::Root, "first read", now);
+        lab.nodes.reads(at(1), now);
+        lab.nodes.touch(at(1), now);
+    }
+    assert_eq!(lab.nodes.waiting().len(), 1);
+    assert_eq!(lab.nodes.at(at(1)).unwrap().boot.stage, Stage::Root);
 }
 
 #[test]

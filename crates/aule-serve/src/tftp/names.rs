@@ -6,6 +6,9 @@ use crate::{
     site::{Mac, Serial},
 };
 
+/// How many directories a prefix may have: a name could else be looked up some hundred times.
+const PREFIX_MAX: usize = 4;
+
 /// A name with what it tells of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -66,15 +69,19 @@ enum Language {
 /// What this name stands for; where it begins with directories that the partition does not have, what follows them: the
 /// firmware can be told to ask below any prefix.
 pub(crate) fn find(boot: &BootFiles, path: &[u8]) -> Option<Found> {
+    find_below(boot, path, PREFIX_MAX)
+}
+
+fn find_below(boot: &BootFiles, path: &[u8], levels: usize) -> Option<Found> {
     if let Some(found) = boot.find(path) {
         return Some(Found::File(found.clone()));
     }
     if let Some(loader) = Loader::asked(boot, path) {
         return Some(Found::Configuration(loader));
     }
-    let end = path.iter().position(|&byte| byte == b'/')?;
+    let end = path.iter().position(|&byte| byte == b'/').filter(|_| levels > 0)?;
     let (directory, rest) = (path.get(..end)?, path.get(end + 1..)?);
-    if boot.has_directory(directory) { None } else { find(boot, rest) }
+    if boot.has_directory(directory) { None } else { find_below(boot, rest, levels - 1) }
 }
 
 impl Loader {

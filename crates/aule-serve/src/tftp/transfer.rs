@@ -43,8 +43,11 @@ pub(crate) struct Transfer {
     open: bool,
     /// Whether anything ever came back.
     seen: bool,
-    /// Whether the window after the last acknowledged block went out again because the client said twice that it has that.
+    /// Whether what the client has last must not be answered twice: the window after it went out again already, or the client
+    /// got blocks twice before, which it acknowledges twice. (Else one lost packet would double all that follows.)
     repeated: bool,
+    /// Whether something went out again since the client acknowledged a block.
+    resent: bool,
     retries: u32,
     /// When what was sent last is sent again.
     pub(crate) due: Instant,
@@ -64,6 +67,7 @@ impl Transfer {
             open: options.is_empty(),
             seen: false,
             repeated: false,
+            resent: false,
             retries: 0,
             due: now + timeout,
         };
@@ -119,11 +123,11 @@ impl Transfer {
                 if self.window == 1 || self.repeated || !self.seen {
                     return Next::Wait;
                 }
-                self.repeated = true;
+                (self.repeated, self.resent) = (true, true);
                 self.due = now + self.timeout;
                 return self.window();
             }
-            self.repeated = false;
+            self.repeated = std::mem::take(&mut self.resent);
             self.acknowledged += ahead;
             if self.acknowledged == self.last() {
                 return Next::Done;
@@ -152,6 +156,7 @@ impl Transfer {
             return Next::GaveUp;
         }
         self.due = now + self.timeout;
+        self.resent = true;
         // The first block alone: its acknowledgement says what else is missing.
         let first = self.acknowledged + 1;
         if self.open { Next::Blocks(first..=first) } else { Next::Options }
@@ -203,8 +208,48 @@ mod tests {
         assert_eq!(transfer.acknowledge(4, now), Next::Blocks(5..=8), "it lost the fifth");
         assert_eq!(transfer.acknowledge(4, now), Next::Wait, "but not for ever");
         assert_eq!(transfer.acknowledge(8, now), Next::Blocks(9..=12));
-        assert_eq!(transfer.acknowledge(8, now), Next::Blocks(9..=12));
+        assert_eq!(transfer.acknowledge(8, now), Next::Wait, "it has the window before twice, and says so twice");
+        assert_eq!(transfer.acknowledge(12, now), Next::Blocks(13..=16));
+        assert_eq!(transfer.acknowledge(12, now), Next::Blocks(13..=16));
         assert_eq!(transfer.acknowledge(7, now), Next::Wait, "an old one is not answered");
+    }
+
+    #[test]
+    fn a_client_that_pauses_does_not_double_what_follows() {
+        // One that acknowledges whenever it has a whole window, and, as U-Boot does, says what it has when a block comes that
+        // it does not wait for.
+        let (window, last) = (16, 2001);
+        let options = Options { block: Some(8), window: Some(window as u16), ..Options::default() };
+        let (mut transfer, _, now) = begin(2000 * 8, options);
+        let mut line: std::collections::VecDeque<u64> = std::collections::VecDeque::new();
+        let (mut sent, mut has, mut begun) = (0_u64, 0_u64, 0_u64);
+        let mut answers = vec![transfer.acknowledge(0, now)];
+        let mut stalled = false;
+        while has < last {
+            for answer in answers.drain(..) {
+                if let Next::Blocks(blocks) = answer {
+                    sent += blocks.clone().count() as u64;
+                    line.extend(blocks);
+                }
+            }
+            if has == 160 && !stalled {
+                stalled = true;
+                answers.push(transfer.expire(now));
+                continue;
+            }
+            let block = line.pop_front().expect("it waits for ever");
+            if block == has + 1 {
+                has = block;
+                if has - begun == window || has == last {
+                    begun = has;
+                    answers.push(transfer.acknowledge(has as u16, now));
+                }
+            } else {
+                begun = has;
+                answers.push(transfer.acknowledge(has as u16, now));
+            }
+        }
+        assert!(stalled && sent < last + 3 * window, "{sent} blocks were sent for {last}");
     }
 
     #[test]
