@@ -1,0 +1,253 @@
+//! The packages of an index (`Packages`) or of dpkg's database (`status`): names first, everything else when it is asked for.
+
+use crate::{
+    control::{Paragraph, paragraphs},
+    relation::{Relation, RelationError, relations},
+    version::{Version, VersionError},
+};
+use std::collections::HashMap;
+
+/// The largest index that is taken, in bytes; Debian's largest has some sixty million.
+pub const INDEX_MAX: usize = 1 << 30;
+
+/// The packages of one text.
+#[derive(Debug, Default)]
+pub struct Packages {
+    text: String,
+    entries: Vec<Entry>,
+}
+
+/// Where in the text a package stands.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    paragraph: Span,
+    name: Span,
+    version: Span,
+    architecture: Span,
+}
+
+/// A part of the text; it has less than 4 GiB.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+/// Why a text is no index.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// It is larger than any index.
+    #[error("it has more than {INDEX_MAX} bytes")]
+    TooLarge,
+    /// A paragraph has no name, version or architecture.
+    #[error("paragraph {number} has no field `{field}`")]
+    Field {
+        /// Counted from 1.
+        number: usize,
+        /// The field.
+        field: &'static str,
+    },
+    /// A field cannot be understood.
+    #[error("{field} of {package}: {reason}")]
+    Value {
+        /// The package.
+        package: String,
+        /// The field.
+        field: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One package of an index.
+#[derive(Debug, Clone, Copy)]
+pub struct Package<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its version, as it is written.
+    pub version: &'a str,
+    /// Its architecture, or `all`.
+    pub architecture: &'a str,
+    paragraph: Paragraph<'a>,
+}
+
+/// Whether packages of several architectures can stand for each other (Debian wiki, Multiarch).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MultiArch {
+    /// Only those of the same architecture need it.
+    No,
+    /// The same, and it stands beside itself of another architecture.
+    Same,
+    /// It serves all architectures.
+    Foreign,
+    /// It serves those that ask for it with `:any`.
+    Allowed,
+}
+
+impl Packages {
+    /// Reads an index, or a database of dpkg.
+    ///
+    /// # Errors
+    /// When a paragraph is no package.
+    pub fn parse(text: String) -> Result<Packages, IndexError> {
+        if text.len() > INDEX_MAX {
+            return Err(IndexError::TooLarge);
+        }
+        let start = text.as_ptr() as usize;
+        let span = |part: &str| {
+            // Every part lies in the text, which is that small.
+            let begin = (part.as_ptr() as usize).wrapping_sub(start) as u32;
+            Span { start: begin, end: begin.wrapping_add(part.len() as u32) }
+        };
+        let mut entries = Vec::new();
+        for (number, paragraph) in paragraphs(&text).enumerate() {
+            let (mut name, mut version, mut architecture) = (None, None, None);
+            for (field, value) in paragraph.fields() {
+                let place = match field {
+                    "Package" => &mut name,
+                    "Version" => &mut version,
+                    "Architecture" => &mut architecture,
+                    _ => continue,
+                };
+                *place = Some(span(value));
+                if name.is_some() && version.is_some() && architecture.is_some() {
+                    break;
+                }
+            }
+            let missing = |field| IndexError::Field { number: number + 1, field };
+            entries.push(Entry {
+                paragraph: span(paragraph.text()),
+                name: name.ok_or_else(|| missing("Package"))?,
+                // dpkg's database has packages without any, of which only the choice of a user is left.
+                version: version.unwrap_or_default(),
+                architecture: architecture.unwrap_or_default(),
+            });
+        }
+        Ok(Packages { text, entries })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The package of this number, from 0.
+    pub fn get(&self, number: usize) -> Option<Package<'_>> {
+        let entry = self.entries.get(number)?;
+        let part = |span: Span| self.text.get(span.start as usize..span.end as usize).unwrap_or_default();
+        let paragraph = Paragraph::first(part(entry.paragraph))?;
+        Some(Package {
+            name: part(entry.name),
+            version: part(entry.version),
+            architecture: part(entry.architecture),
+            paragraph,
+        })
+    }
+
+    /// All packages, in the order of the text.
+    pub fn iter(&self) -> impl Iterator<Item = Package<'_>> {
+        (0..self.entries.len()).filter_map(|number| self.get(number))
+    }
+
+    /// The numbers of the packages of each name.
+    pub fn by_name(&self) -> HashMap<&str, Vec<usize>> {
+        let mut names: HashMap<&str, Vec<usize>> = HashMap::with_capacity(self.entries.len());
+        for (number, package) in self.iter().enumerate() {
+            names.entry(package.name).or_default().push(number);
+        }
+        names
+    }
+}
+
+impl<'a> Package<'a> {
+    /// The value of a field.
+    pub fn get(&self, field: &str) -> Option<&'a str> {
+        self.paragraph.get(field)
+    }
+
+    /// Its paragraph.
+    pub fn paragraph(&self) -> Paragraph<'a> {
+        self.paragraph
+    }
+
+    fn wrong(&self, field: &'static str, reason: impl ToString) -> IndexError {
+        IndexError::Value { package: self.name.to_owned(), field, reason: reason.to_string() }
+    }
+
+    /// Its version.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parsed_version(&self) -> Result<Version, IndexError> {
+        self.version.parse().map_err(|error: VersionError| self.wrong("Version", error))
+    }
+
+    /// The relations of a field; none where it is not there.
+    ///
+    /// # Errors
+    /// When they cannot be understood.
+    pub fn relations(&self, field: &'static str) -> Result<Vec<Vec<Relation<'a>>>, IndexError> {
+        let value = self.get(field).unwrap_or_default();
+        relations(value).map_err(|error: RelationError| self.wrong(field, error))
+    }
+
+    /// Whether it must never be removed.
+    pub fn is_essential(&self) -> bool {
+        self.get("Essential").is_some_and(|it| it.eq_ignore_ascii_case("yes"))
+    }
+
+    /// What it is to other architectures.
+    pub fn multi_arch(&self) -> MultiArch {
+        match self.get("Multi-Arch") {
+            Some("same") => MultiArch::Same,
+            Some("foreign") => MultiArch::Foreign,
+            Some("allowed") => MultiArch::Allowed,
+            _ => MultiArch::No,
+        }
+    }
+
+    /// The state of a package in dpkg's database: the third word of `Status`, such as `installed`. An index has none.
+    pub fn state(&self) -> Option<&'a str> {
+        self.get("Status")?.split_ascii_whitespace().nth(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "Package: a\nVersion: 1\nArchitecture: arm64\nDepends: b (>= 2) | c, d\nMulti-Arch: foreign\n\n\
+                        Package: b\nStatus: install ok installed\nEssential: yes\nArchitecture: all\nVersion: 2:3\n\n\
+                        Package: a\nArchitecture: arm64\nVersion: 2\nDepends: b (\n";
+
+    #[test]
+    fn packages_are_found() {
+        let packages = Packages::parse(TEXT.into()).unwrap();
+        let shown: Vec<_> = packages.iter().map(|it| (it.name, it.version, it.architecture)).collect();
+        assert_eq!(shown, [("a", "1", "arm64"), ("b", "2:3", "all"), ("a", "2", "arm64")]);
+        assert_eq!(packages.by_name()["a"], [0, 2]);
+        let (a, b) = (packages.get(0).unwrap(), packages.get(1).unwrap());
+        assert_eq!(a.relations("Depends").unwrap()[0][1].to_string(), "c");
+        assert_eq!((a.multi_arch(), b.multi_arch()), (MultiArch::Foreign, MultiArch::No));
+        assert_eq!((a.is_essential(), b.is_essential(), a.state(), b.state()), (false, true, None, Some("installed")));
+        let error = packages.get(2).unwrap().relations("Depends").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Depends of a: `b (` is no relation to a package, such as `name` or `name (>= 1.0)`"
+        );
+    }
+
+    #[test]
+    fn what_is_no_index() {
+        assert_eq!(
+            Packages::parse("Version: 1\n".into()).unwrap_err(),
+            IndexError::Field { number: 1, field: "Package" }
+        );
+        assert!(Packages::parse(String::new()).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,90 @@
+//! Which packages are needed: those that are asked for and what they need, beside what is installed already.
+//!
+//! The question is put to a SAT solver (`resolvo`), in the terms in which apt decides: of each package only the version that
+//! is installed and the one that the sources offer (apt's candidate) count, what is installed stays as it is unless it must
+//! change, and of several ways the first that a package names is taken.
+
+mod explain;
+mod problem;
+#[cfg(test)]
+mod tests;
+mod universe;
+
+pub use universe::{Source, Universe};
+
+use crate::index::{IndexError, Package};
+
+/// What is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Packages to be installed, or brought to the version that the sources offer: `name`, `name:architecture`,
+    /// `name=version`.
+    pub install: Vec<String>,
+    /// Packages that must not be there.
+    pub remove: Vec<String>,
+}
+
+/// Name, architecture and version of a package as it is asked for.
+fn parts(wanted: &str) -> (&str, Option<&str>, Option<&str>) {
+    let (name, version) = wanted.split_once('=').map_or((wanted, None), |(name, version)| (name, Some(version)));
+    let (name, architecture) = name.split_once(':').map_or((name, None), |(name, it)| (name, Some(it)));
+    (name, architecture, version)
+}
+
+/// What has to be done.
+#[derive(Debug, Clone)]
+pub struct Solution<'a> {
+    /// Packages that come anew or in another version, by name: the source's number, and the package.
+    pub install: Vec<(usize, Package<'a>)>,
+    /// Packages that go, by name.
+    pub remove: Vec<Package<'a>>,
+}
+
+/// Why there is no solution.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// An index cannot be understood.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// No source has it.
+    #[error("no source has a package `{name}`")]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// Names that look like it.
+        similar: Vec<String>,
+    },
+    /// No source has it in this version.
+    #[error("no source has version {version} of `{name}`; there is {there}")]
+    NoVersion {
+        /// The package.
+        name: String,
+        /// The version that was asked for.
+        version: String,
+        /// Those that are there.
+        there: String,
+    },
+    /// It is asked for of another architecture.
+    #[error(
+        "`{name}` is asked for as {wanted}, and the image is {architecture}; packages of others cannot be installed"
+    )]
+    Architecture {
+        /// The package.
+        name: String,
+        /// The architecture that was asked for.
+        wanted: String,
+        /// That of the image.
+        architecture: String,
+    },
+    /// Several packages stand for it.
+    #[error("`{name}` is no package, but provided by {}: ask for one of them", by.join(", "))]
+    Virtual {
+        /// The name that was asked for.
+        name: String,
+        /// Packages that provide it.
+        by: Vec<String>,
+    },
+    /// What is wanted contradicts itself.
+    #[error("the packages cannot be installed together:\n{0}")]
+    Contradiction(String),
+}

@@ -1,0 +1,142 @@
+//! Which users and groups the sandbox has: 0 to 65535, all of them, so that files keep their numeric owners.
+//! (user_namespaces(7); subuid(5); newuidmap(1).)
+
+use crate::{Result, SandboxError};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// How many identifiers there are.
+const COUNT: u64 = 65_536;
+
+/// Maps the identifiers of the process `child`, which is in a user namespace of its own. Root writes the maps itself, and
+/// keeps the numbers. For anybody else root inside is who they are outside, and the others come from the ranges that
+/// they were lent.
+pub(crate) fn map(child: u32, search: &[PathBuf]) -> Result<()> {
+    let user = nix::unistd::geteuid();
+    if user.is_root() {
+        for (file, own) in [("uid_map", "/proc/self/uid_map"), ("gid_map", "/proc/self/gid_map")] {
+            let has = fs::read_to_string(own).map_err(SandboxError::Start)?;
+            if !covers(&has) {
+                return Err(SandboxError::Missing {
+                    what: format!("this container has not all of the users 0 to 65535 ({own})"),
+                    help: "run the container with a user namespace of at least 65536 identifiers, or without one"
+                        .into(),
+                });
+            }
+            fs::write(format!("/proc/{child}/{file}"), format!("0 0 {COUNT}\n")).map_err(SandboxError::Start)?;
+        }
+        return Ok(());
+    }
+    let group = nix::unistd::getegid();
+    let name = nix::unistd::User::from_uid(user).ok().flatten().map(|user| user.name);
+    for (program, file, own) in
+        [("newuidmap", "/etc/subuid", user.as_raw()), ("newgidmap", "/etc/subgid", group.as_raw())]
+    {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let start = lent(&text, name.as_deref(), user.as_raw()).ok_or_else(|| SandboxError::Missing {
+            what: format!(
+                "{file} lends this user no range of 65536 identifiers, and the packages' files have several owners"
+            ),
+            help: format!(
+                "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}`",
+                name.as_deref().unwrap_or("USER")
+            ),
+        })?;
+        let program = find(search, program).ok_or_else(|| SandboxError::Missing {
+            what: format!("the program {program} is missing, which lends a user the identifiers of {file}"),
+            help: "run `sudo apt-get install uidmap`".into(),
+        })?;
+        let arguments = [child.into(), 0, own.into(), 1, 1, start, COUNT - 1].map(|it: u64| it.to_string());
+        let done = Command::new(&program).args(arguments).output().map_err(SandboxError::Start)?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr);
+            return Err(SandboxError::Missing {
+                what: format!("{} refuses: {}", program.display(), said.trim()),
+                help: format!(
+                    "see that {} is setuid root, and that {file} lends this user a range of its own",
+                    program.display()
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A program in the directories that are searched.
+pub(crate) fn find(search: &[PathBuf], name: &str) -> Option<PathBuf> {
+    search.iter().map(|directory| directory.join(name)).find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+}
+
+/// Whether a map gives all identifiers from 0 on.
+fn covers(map: &str) -> bool {
+    let mut rows: Vec<(u64, u64)> = map
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let inside = fields.next()?.parse().ok()?;
+            Some((inside, fields.nth(1)?.parse().ok()?))
+        })
+        .collect();
+    rows.sort_unstable();
+    let mut next = 0;
+    for (inside, count) in rows {
+        if inside > next {
+            break;
+        }
+        next = next.max(inside.saturating_add(count));
+    }
+    next >= COUNT
+}
+
+/// The start of a range of 65,535 that a file in the form of subuid(5) lends to the user, by name or by number.
+fn lent(text: &str, name: Option<&str>, user: u32) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let owner = fields.next()?.trim();
+        let (start, count): (u64, u64) = (fields.next()?.trim().parse().ok()?, fields.next()?.trim().parse().ok()?);
+        let is_own = Some(owner) == name || owner.parse() == Ok(user);
+        (is_own && count >= COUNT - 1 && start > 0).then_some(start)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_found_by_name_or_number() {
+        let text = "# lent\nbilbo:100000:65536\n1001:200000:1000\n1001:300000:65536\nfrodo:1:70000:\n";
+        for (name, user, wanted) in [
+            (Some("bilbo"), 5, Some(100_000)),
+            (Some("sam"), 1001, Some(300_000)),
+            (None, 1001, Some(300_000)),
+            (Some("sam"), 7, None),
+            (Some("bilb"), 7, None),
+        ] {
+            assert_eq!(lent(text, name, user), wanted, "{name:?} {user}");
+        }
+        assert_eq!(lent("x:0:65536", Some("x"), 7), None, "root is never lent");
+    }
+
+    #[test]
+    fn maps_must_begin_at_zero_without_a_gap() {
+        for (map, wanted) in [
+            ("         0          0 4294967295\n", true),
+            ("0 1000 1\n1 100000 65535\n", true),
+            ("1 100000 65535\n0 1000 1\n", true),
+            ("0 1000 1\n", false),
+            ("0 1000 1\n2 100000 65536\n", false),
+            ("", false),
+        ] {
+            assert_eq!(covers(map), wanted, "{map}");
+        }
+    }
+}

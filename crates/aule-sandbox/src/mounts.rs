@@ -1,0 +1,169 @@
+//! What a program in the sandbox sees: the tree with its changes on top, and the little of a running system that
+//! maintainer scripts need. Runs in the helper.
+
+use crate::protocol::Emulator;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
+};
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+/// Names below the directory of changes.
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+const ROOT: &str = "root";
+/// Where the directory that is shown appears in the tree.
+const SHOWN: &str = "run/aule";
+/// The device nodes of the host that are there too. (mknod(2) is refused in a user namespace.)
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+/// What of /proc could change the host, were the one who runs this root there.
+const READ_ONLY: [&str; 6] = ["sys", "sysrq-trigger", "irq", "bus", "fs", "acpi"];
+
+/// The mounted tree.
+pub(crate) struct Mounted {
+    changes: PathBuf,
+}
+
+/// An error with what was tried.
+fn tried<T>(what: impl std::fmt::Display, result: Result<T, rustix::io::Errno>) -> io::Result<T> {
+    result.map_err(|error| {
+        let error = io::Error::from(error);
+        io::Error::new(error.kind(), Tried { what: what.to_string(), errno: error.raw_os_error(), error })
+    })
+}
+
+/// See [`tried`]; the kernel's number is kept for whoever knows what it means.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    what: String,
+    pub(crate) errno: Option<i32>,
+    error: io::Error,
+}
+
+impl std::fmt::Display for Tried {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.error)
+    }
+}
+
+impl std::error::Error for Tried {}
+
+/// Makes the helper's own mounts its own, and gives it a /proc of its own processes.
+pub(crate) fn begin() -> io::Result<()> {
+    tried("making mounts private", mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    tried("mounting /proc", mount("proc", "/proc", "proc", flags, None))
+}
+
+/// Registers the emulator in a binfmt_misc of this user namespace (Linux 6.7 and later).
+pub(crate) fn emulate(emulator: &Emulator) -> io::Result<()> {
+    let place = "/proc/sys/fs/binfmt_misc";
+    tried("mounting binfmt_misc", mount("binfmt_misc", place, "binfmt_misc", MountFlags::empty(), None))?;
+    fs::write(format!("{place}/register"), &emulator.registration)
+}
+
+impl Mounted {
+    /// Lays `trees` over each other, the first one highest, and mounts /proc, /dev, /run and /tmp in it.
+    pub(crate) fn open(trees: &[String], changes: &str, shown: Option<&str>) -> io::Result<Mounted> {
+        let mounted = Mounted { changes: PathBuf::from(changes) };
+        fs::create_dir(&mounted.changes)?;
+        for name in [UPPER, WORK, ROOT] {
+            fs::create_dir(mounted.changes.join(name))?;
+        }
+        let root = mounted.root();
+        let (upper, work) = (mounted.upper(), mounted.changes.join(WORK));
+        // The new directory takes the place of the root's own, whose owner and mode are to be seen.
+        let lower = trees.join(":");
+        let options =
+            format!("lowerdir={lower},upperdir={},workdir={},userxattr,volatile", upper.display(), work.display());
+        let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+        copy_root(Path::new(trees.last().map_or("", String::as_str)), &upper)?;
+        tried("mounting an overlay", mount("overlay", &root, "overlay", MountFlags::empty(), Some(&*options)))?;
+
+        let proc = mount_point(&root, "proc")?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        tried("mounting /proc", mount("proc", &proc, "proc", flags, None))?;
+        for name in READ_ONLY {
+            let place = proc.join(name);
+            if place.exists() {
+                tried("binding", mount_bind(&place, &place))?;
+                tried("making read-only", mount_remount(&place, MountFlags::BIND | MountFlags::RDONLY | flags, c""))?;
+            }
+        }
+        let dev = mount_point(&root, "dev")?;
+        tmpfs(&dev, c"mode=755")?;
+        for name in DEVICES {
+            let place = dev.join(name);
+            fs::write(&place, b"")?;
+            tried(format!("showing /dev/{name}"), mount_bind(Path::new("/dev").join(name), &place))?;
+        }
+        let links = [
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+            ("ptmx", "pts/ptmx"),
+        ];
+        for (name, target) in links {
+            symlink(target, dev.join(name))?;
+        }
+        fs::create_dir(dev.join("shm"))?;
+        fs::create_dir(dev.join("pts"))?;
+        let options = c"newinstance,ptmxmode=0666,mode=620";
+        let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+        tried("mounting /dev/pts", mount("devpts", dev.join("pts"), "devpts", flags, Some(options)))?;
+
+        let run = mount_point(&root, "run")?;
+        tmpfs(&run, c"mode=755")?;
+        fs::create_dir(run.join("lock"))?;
+        tmpfs(&mount_point(&root, "tmp")?, c"mode=1777")?;
+        if let Some(shown) = shown {
+            let place = root.join(SHOWN);
+            fs::create_dir(&place)?;
+            tried("showing a directory", mount_bind(shown, &place))?;
+            let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+            tried("making read-only", mount_remount(&place, flags, c""))?;
+        }
+        Ok(mounted)
+    }
+
+    /// Where the tree is mounted.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.changes.join(ROOT)
+    }
+
+    /// Where the changes are.
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.changes.join(UPPER)
+    }
+
+    /// Takes the mounts away; the changes stay.
+    pub(crate) fn unmount(&self) -> io::Result<()> {
+        tried("unmounting", unmount(self.root(), UnmountFlags::DETACH))
+    }
+}
+
+/// The root of the overlay is the upper directory itself: it gets what the tree's root has.
+fn copy_root(tree: &Path, upper: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+    let root = fs::symlink_metadata(tree)?;
+    lchown(upper, Some(root.uid()), Some(root.gid()))?;
+    fs::set_permissions(upper, fs::Permissions::from_mode(root.mode() & 0o7777))
+}
+
+/// A directory of the tree that something is mounted on. A symlink there would lead out of the tree.
+fn mount_point(root: &Path, name: &str) -> io::Result<PathBuf> {
+    let place = root.join(name);
+    match fs::symlink_metadata(&place) {
+        Ok(found) if found.is_dir() => Ok(place),
+        _ => Err(io::Error::other(format!("the tree has no directory /{name}"))),
+    }
+}
+
+fn tmpfs(place: &Path, options: &std::ffi::CStr) -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    tried("mounting a tmpfs", mount("tmpfs", place, "tmpfs", flags, Some(options)))
+}
