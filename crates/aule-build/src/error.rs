@@ -89,6 +89,22 @@ pub enum BuildError {
     /// A path cannot be followed.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// Packages cannot be resolved.
+    #[error("cannot resolve the packages: {0}")]
+    Packages(String),
+    /// The sandbox in which packages are installed failed, or this machine has none.
+    #[error(transparent)]
+    Sandbox(#[from] aule_sandbox::SandboxError),
+    /// dpkg or a package's script failed.
+    #[error("{what}: {how}; its last words:\n{output}")]
+    Install {
+        /// What was done.
+        what: String,
+        /// How it ended.
+        how: String,
+        /// The last lines that were printed.
+        output: String,
+    },
     /// A boot image cannot be made.
     #[error("cannot make the boot image: {0}")]
     Boot(String),

@@ -1,6 +1,6 @@
 //! The pipeline: a recipe and an upstream image become layers, and layers become artifacts.
 //!
-//! A build is a chain of three steps, `base` (the upstream image), `files` (overlays, files, services) and `config`
+//! A build is a chain of steps, `base` (the upstream image), `packages` (Debian packages), `files` (overlays, files, services) and `config`
 //! (boot files, root, cloud-init). Each has a key made of everything that decides its result, and gives one OCI layer.
 //! Outputs are made of the finished tree, each with a key of its own, so that an output whose part of the tree did not
 //! change is not made again.
@@ -14,6 +14,7 @@ mod import;
 mod inputs;
 mod key;
 mod outputs;
+mod packages;
 mod pins;
 mod pipeline;
 mod request;
@@ -31,6 +32,7 @@ pub use outputs::{
     artifact::types,
     provenance::{Origin, Provenance, ProvenanceStep, read as read_provenance},
 };
+pub use packages::SandboxTools;
 pub use pipeline::{build, lock, rebuild, refuse_unsupported};
 pub use request::{Artifact, ArtifactFile, BuildOutcome, BuildRequest, LockMode, Network, Observer, StepOutcome};
 pub use stage::LayerRecord;

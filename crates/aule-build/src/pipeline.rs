@@ -13,6 +13,7 @@ use crate::{
         provenance::{Origin, Provenance, ProvenanceStep},
         source::{self, Source},
     },
+    packages,
     pins::{Pins, inputs_digest, pin_files, seed_inputs},
     stage::{Stage, flatten},
     steps::{boot as boot_step, files, nfs_root, overlays, seed::Seed, services},
@@ -34,6 +35,7 @@ pub fn lock(request: &BuildRequest<'_>, merged: &Merged) -> Result<Lock> {
     let mut pins = pin_files(request, merged)?;
     let wanted = WantedBase::find(request, merged)?;
     let imported = wanted.import(request)?;
+    pins.lock.packages = packages::plan(request, merged, &imported)?.pins();
     pins.lock.base = if wanted.replaced { request.lock.base.clone() } else { imported.lock };
     Ok(pins.lock)
 }
@@ -58,9 +60,11 @@ pub fn build(request: &BuildRequest<'_>, merged: &Merged) -> Result<BuildOutcome
             "the lock has another base image than the recipe; run `aule lock` and commit the result".into(),
         ));
     }
+    let plan = packages::plan(request, merged, &imported)?;
+    pins.lock.packages = plan.pins();
     let origin =
         BaseOrigin { image: wanted.name.clone(), replaced: wanted.replaced, verified: wanted.verified.clone() };
-    finish(request, merged, imported, pins, Some(origin))
+    finish(request, merged, imported, pins, &plan, Some(origin))
 }
 
 /// Builds again what `build` was built from, from its `source` artifact and its own base layer alone.
@@ -88,7 +92,9 @@ pub fn rebuild(request: &BuildRequest<'_>, of: &Build) -> Result<BuildOutcome> {
     }
     let key = step_key("base", &source.base.info.image)?;
     let imported = ImportedBase { base: source.base, key, cached: true, lock: lock.base };
-    finish(&request, &merged, imported, pins, None)
+    let plan = packages::plan(&request, &merged, &imported)?;
+    pins.lock.packages = plan.pins();
+    finish(&request, &merged, imported, pins, &plan, None)
 }
 
 /// What the provenance says of the base.
@@ -103,9 +109,6 @@ struct BaseOrigin {
 /// # Errors
 /// [`BuildError::Recipe`], with the place.
 pub fn refuse_unsupported(merged: &Merged) -> Result<()> {
-    if let Some(diagnostics) = merged.packages_not_supported() {
-        return Err(diagnostics.into());
-    }
     if let Some(at) = merged.recipe.outputs.iter().position(|it| *it == Output::Disk) {
         let diagnostic = merged
             .origins
@@ -114,6 +117,19 @@ pub fn refuse_unsupported(merged: &Merged) -> Result<()> {
         return Err(Diagnostics::from(diagnostic).into());
     }
     Ok(())
+}
+
+/// The step `packages`; without any there is none.
+fn install_packages(
+    chain: &mut Chain<'_>,
+    request: &BuildRequest<'_>,
+    plan: &packages::Plan,
+    boot_mount: Option<&TreePath>,
+) -> Result<()> {
+    match plan.is_empty() {
+        true => Ok(()),
+        false => chain.step("packages", plan, |stage| packages::install(request, stage, plan, boot_mount)),
+    }
 }
 
 /// `root: {over: nfs}`, if the recipe says so.
@@ -193,7 +209,11 @@ pub(crate) fn staged(request: &BuildRequest<'_>, merged: &Merged) -> Result<Stag
     let info = &imported.base.info;
     let date = merged.recipe.date.map_or(info.newest, |date| Timestamp::from_seconds(date.seconds()));
     let boot_mount = info.boot_mount.as_ref().map(TreePath::new).transpose()?;
-    let mut stage = Stage::open(request.store, std::slice::from_ref(&imported.base.layer), date)?;
+    let plan = packages::plan(request, merged, &imported)?;
+    let base = StepOutcome { name: "base".into(), key: imported.key, cached: imported.cached };
+    let mut chain = Chain::begin(request, date, base, imported.base.layer.clone());
+    install_packages(&mut chain, request, &plan, boot_mount.as_ref())?;
+    let mut stage = Stage::open(request.store, &chain.layers, date)?;
     let fetched = fetch_files(request, merged, &pins.files)?;
     gather(change_files(&mut stage, merged, request.inputs, &fetched, boot_mount.as_ref()))?;
     gather(services::run(&mut stage, merged))?;
@@ -209,16 +229,19 @@ fn finish(
     merged: &Merged,
     imported: ImportedBase,
     pins: Pins,
+    plan: &packages::Plan,
     origin: Option<BaseOrigin>,
 ) -> Result<BuildOutcome> {
     let store = request.store;
     let recipe = &merged.recipe;
     let info = imported.base.info.clone();
     let date = recipe.date.map_or(info.newest, |date| Timestamp::from_seconds(date.seconds()));
+    let boot_mount = info.boot_mount.as_ref().map(TreePath::new).transpose()?;
     let base = StepOutcome { name: "base".into(), key: imported.key, cached: imported.cached };
     let mut chain = Chain::begin(request, date, base, imported.base.layer.clone());
-    let boot_mount = info.boot_mount.as_ref().map(TreePath::new).transpose()?;
     let over_nfs = over_nfs(merged);
+
+    install_packages(&mut chain, request, plan, boot_mount.as_ref())?;
 
     let inputs = (
         &recipe.files,
@@ -295,7 +318,7 @@ fn finish(
     let descriptor = match found {
         Some(found) => found,
         None => {
-            let made = source::make(store, &source, request.inputs, request.jobs)?;
+            let made = source::make(store, &source, request.inputs, &plan.pins(), request.jobs)?;
             store.set_step_result(key, &artifact::blobs(store, std::slice::from_ref(&made))?, &made)?;
             made
         }

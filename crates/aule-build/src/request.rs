@@ -1,6 +1,6 @@
 //! What a build takes from outside, and what it gives.
 
-use crate::inputs::Inputs;
+use crate::{inputs::Inputs, packages::SandboxTools};
 use aule_recipe::Lock;
 use aule_store::{StepKey, Store, download::Proxies};
 use aule_tree::{Digest, Timestamp};
@@ -53,6 +53,8 @@ pub struct BuildRequest<'a> {
     pub lock: Lock,
     /// What may happen to it.
     pub lock_mode: LockMode,
+    /// What it takes to run programs of the image; `None` where there is nothing to install.
+    pub sandbox: Option<SandboxTools>,
     /// Told what happens.
     pub observer: &'a dyn Observer,
 }
@@ -72,6 +74,7 @@ impl<'a> BuildRequest<'a> {
             now: self.now,
             lock: self.lock.clone(),
             lock_mode: self.lock_mode,
+            sandbox: self.sandbox.clone(),
             observer: self.observer,
         }
     }
@@ -80,7 +83,7 @@ impl<'a> BuildRequest<'a> {
 /// A finished step, as `--format json` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StepOutcome {
-    /// `base`, `files`, `config`, or `output NAME`.
+    /// `base`, `packages`, `files`, `config`, or `output NAME`.
     pub name: String,
     /// Its key.
     pub key: StepKey,

@@ -38,6 +38,8 @@ pub(crate) struct Stage {
     before: Tree,
     contents: Contents,
     fresh: HashMap<Digest, Bytes>,
+    /// Files that fresh contents lie in.
+    held: Vec<tempfile::TempPath>,
     /// The time of everything that a step makes.
     pub(crate) date: Timestamp,
     /// Which recipe key put or changed each path.
@@ -56,6 +58,7 @@ impl Stage {
             tree,
             contents,
             fresh: HashMap::new(),
+            held: Vec::new(),
             date,
             origins: BTreeMap::new(),
             templates: Vec::new(),
@@ -122,9 +125,7 @@ impl Stage {
                 && Metadata { mtime: metadata.mtime, ..there.metadata.clone() } == metadata
         });
         if !same {
-            if !self.contents.has(digest) {
-                self.fresh.insert(digest, bytes);
-            }
+            self.bring(digest, bytes);
             self.tree.insert(&place, Inode { metadata, kind: Kind::File(content) });
         }
         self.origins.insert(place.clone(), origin.into());
@@ -139,6 +140,18 @@ impl Stage {
             _ => Metadata::root_owned(mode, self.date),
         };
         self.put_file(&place, Bytes::Memory(text.into()), metadata, origin)
+    }
+
+    /// Brings a content that something in the tree is about to have.
+    pub(crate) fn bring(&mut self, digest: Digest, bytes: Bytes) {
+        if !self.contents.has(digest) {
+            self.fresh.insert(digest, bytes);
+        }
+    }
+
+    /// Keeps a file until the layer is written.
+    pub(crate) fn hold(&mut self, file: tempfile::TempPath) {
+        self.held.push(file);
     }
 
     /// Puts a symlink, a directory, or whatever else has no content.
@@ -189,6 +202,7 @@ impl Stage {
         }
         self.contents.add(store, archive.digest, &archive.table)?;
         self.fresh.clear();
+        self.held.clear();
         self.before = self.tree.clone();
         LayerRecord::of(&archive).map(Some)
     }

@@ -72,6 +72,7 @@ fn found(recipe: &str, more: &[(&str, &str, bool)]) -> Vec<String> {
         now: None,
         lock: Lock::default(),
         lock_mode: LockMode::Add,
+        sandbox: None,
         observer: &Silent,
     };
     let set = aule_recipe::load(&|path: &Path| std::fs::read(path), &path).unwrap();

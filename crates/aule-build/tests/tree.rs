@@ -149,7 +149,7 @@ fn mistakes_name_their_place() {
         ("root: {over: nfs}\nboot: {cmdline: {set: {ip: dhcp}}}\n", "test.yaml:4:", "decided by `root"),
         ("root: {over: nfs}\nboot: {cmdline: {add: [rw]}}\n", "test.yaml:4:", "decided by `root"),
         ("cloud_init: {meta_data: list.yaml}\n", "list.yaml:1:", "must be a map"),
-        ("packages: {install: [vim]}\n", "test.yaml:3:", "not supported yet"),
+        ("packages: {install: [vim]}\n", "test.yaml:3:", "only an image with dpkg"),
         ("outputs: [disk]\n", "test.yaml:3:", "not supported yet"),
         ("cloud_init: {user_data: [missing.yaml]}\n", "test.yaml:3:", "missing.yaml"),
     ] {

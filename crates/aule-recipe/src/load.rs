@@ -31,22 +31,6 @@ pub struct Merged {
     pub origins: Origins,
 }
 
-impl Merged {
-    /// The refusal of `packages:` by a build that cannot install or remove any, at its place; `None` where the recipe
-    /// asks for nothing.
-    pub fn packages_not_supported(&self) -> Option<Diagnostics> {
-        if self.recipe.packages.is_empty() {
-            return None;
-        }
-        let diagnostic = self
-            .origins
-            .diagnostic("packages", "`packages` is not supported yet")
-            .label("packages cannot be installed or removed yet")
-            .help("remove the key, or put what is needed into an overlay");
-        Some(diagnostic.into())
-    }
-}
-
 /// A recipe that was read with all that it extends, before one of its variants is chosen.
 #[derive(Debug, Clone)]
 pub struct RecipeSet {

@@ -20,7 +20,7 @@ const VERSION: &str = "1";
 
 const KEYS: &[&str] = &["version", "base", "packages", "files"];
 const BASE_KEYS: &[&str] = &["url", "size", "sha256", "verified"];
-const PACKAGE_KEYS: &[&str] = &["name", "version", "architecture", "url", "sha256"];
+const PACKAGE_KEYS: &[&str] = &["name", "version", "architecture", "url", "size", "sha256"];
 const FILE_KEYS: &[&str] = &["url", "size", "sha256"];
 
 /// A lock file.
@@ -58,6 +58,8 @@ pub struct LockedPackage {
     pub version: String,
     /// Where the `.deb` was.
     pub url: String,
+    /// Bytes of the `.deb`.
+    pub size: u64,
     /// Digest of the `.deb`.
     pub sha256: Sha256,
 }
@@ -120,6 +122,7 @@ impl Lock {
             entry.string("version", &package.version);
             entry.string("architecture", &package.architecture);
             entry.string("url", &package.url);
+            entry.plain("size", &package.size.to_string());
             entry.string("sha256", &package.sha256.to_string());
             node(Value::Map(entry.0))
         });
@@ -146,7 +149,7 @@ impl Lock {
     /// What a recipe needs that the lock lacks, and the other way round. `recipes` are all variants of the recipe: the
     /// lock serves every one. With `--base FILE` the base entry is left alone: give [`BaseEntry::LeftAlone`].
     ///
-    /// Of packages only a name to install that is not locked can be seen here, not what its dependencies need.
+    /// What packages a recipe needs depends on what its base has; the build finds out.
     pub fn compare(&self, recipes: &[&Recipe], base: BaseEntry) -> LockDifference {
         let mut difference = LockDifference::default();
         if base == BaseEntry::Compared {
@@ -167,12 +170,10 @@ impl Lock {
             }
         }
         let mut wanted: BTreeMap<&str, Vec<Option<&Sha256>>> = BTreeMap::new();
-        let mut installed: BTreeSet<&str> = BTreeSet::new();
         for recipe in recipes {
             for (_, url, sha256) in recipe.fetched_files() {
                 wanted.entry(url.as_str()).or_default().push(sha256);
             }
-            installed.extend(recipe.packages.install.iter().filter_map(|name| name.split([':', '=']).next()));
         }
         let locked: BTreeMap<&str, &LockedFile> = self.files.iter().map(|file| (file.url.as_str(), file)).collect();
         for (url, digests) in &wanted {
@@ -187,8 +188,6 @@ impl Lock {
         difference.unused.extend(
             locked.keys().filter(|url| !wanted.contains_key(*url)).map(|url| LockItem::File((*url).to_owned())),
         );
-        let names: BTreeSet<&str> = self.packages.iter().map(|package| package.name.as_str()).collect();
-        difference.missing.extend(installed.difference(&names).map(|name| LockItem::Package((*name).to_owned())));
         difference
     }
 
@@ -201,7 +200,6 @@ impl Lock {
                         self.base = None;
                     }
                 }
-                LockItem::Package(name) => self.packages.retain(|package| package.name != *name),
                 LockItem::File(url) => self.files.retain(|file| file.url != *url),
             }
         }
@@ -222,8 +220,6 @@ pub enum BaseEntry {
 pub enum LockItem {
     /// The base image, by URL or name.
     Base(String),
-    /// A package, by name.
-    Package(String),
     /// A fetched file, by URL.
     File(String),
 }
@@ -232,7 +228,6 @@ impl fmt::Display for LockItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Base(url) => write!(f, "base image {url}"),
-            Self::Package(name) => write!(f, "package {name}"),
             Self::File(url) => write!(f, "file {url}"),
         }
     }
@@ -361,9 +356,10 @@ fn read_package(cx: &mut Context<'_>, node: &Node) -> Option<LockedPackage> {
     cx.fields(node, what, PACKAGE_KEYS)?;
     let mut word = |key: &str| text(cx, node, key, what).map(|(_, text)| text.to_owned());
     let (name, version, architecture) = (word("name"), word("version"), word("architecture"));
-    let url = url(cx, node, what);
+    let (url, size) = (url(cx, node, what), size(cx, node, what));
     let sha256 = parsed(cx, node, "sha256", what);
-    Some(LockedPackage { name: name?, architecture: architecture?, version: version?, url: url?, sha256: sha256? })
+    let (name, architecture, version) = (name?, architecture?, version?);
+    Some(LockedPackage { name, architecture, version, url: url?, size: size?, sha256: sha256? })
 }
 
 fn read_file(cx: &mut Context<'_>, node: &Node) -> Option<LockedFile> {

@@ -90,6 +90,23 @@ pub struct Packages {
     pub install: Vec<String>,
     /// Names, each with an optional `:architecture`.
     pub remove: Vec<String>,
+    /// Where packages come from beside the sources that the image has itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<Repository>,
+}
+
+/// An archive of Debian packages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    /// Where it is: `dists` lies below it.
+    pub uri: Url,
+    /// The suite, such as `trixie`.
+    pub suite: String,
+    /// Such as `main`.
+    pub components: Vec<String>,
+    /// OpenPGP public keys that may sign it.
+    pub key: LocalPath,
 }
 
 impl Packages {
@@ -289,7 +306,8 @@ impl Recipe {
             _ => None,
         });
         let documents = self.cloud_init.documents().filter_map(Document::as_local);
-        base.chain(&self.overlays).chain(files).chain(documents).collect()
+        let keys = self.packages.repositories.iter().map(|it| &it.key);
+        base.chain(keys).chain(&self.overlays).chain(files).chain(documents).collect()
     }
 
     /// Every URL that a `files:` entry fetches, with the digest that the recipe demands, in the order of their paths.

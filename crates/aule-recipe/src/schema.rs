@@ -137,6 +137,22 @@ struct PackagesKeys {
     install: Option<Vec<String>>,
     /// Packages to remove.
     remove: Option<Vec<String>>,
+    /// Where packages come from beside the sources that the image has itself.
+    repositories: Option<Vec<RepositoryKeys>>,
+}
+
+/// An archive of Debian packages.
+#[derive(JsonSchema)]
+#[schemars(rename = "Repository", deny_unknown_fields)]
+struct RepositoryKeys {
+    /// Where it is; `dists` lies below it.
+    uri: String,
+    /// The suite, such as `trixie`.
+    suite: String,
+    /// Such as `main`.
+    components: Vec<String>,
+    /// OpenPGP public keys that may sign it, binary or armored: a local path.
+    key: String,
 }
 
 /// One file, link or directory of the image, or the removal of one.

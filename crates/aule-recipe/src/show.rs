@@ -32,6 +32,18 @@ pub(crate) fn to_node(recipe: &Recipe) -> Node {
     let mut packages = Builder::default();
     packages.strings("install", &recipe.packages.install);
     packages.strings("remove", &recipe.packages.remove);
+    let repositories = recipe.packages.repositories.iter().map(|it| {
+        let mut map = Builder::default();
+        map.string("uri", it.uri.as_str());
+        map.string("suite", &it.suite);
+        map.strings("components", &it.components);
+        map.string("key", it.key.name());
+        node(Value::Map(map.0))
+    });
+    let repositories: Vec<Node> = repositories.collect();
+    if !repositories.is_empty() {
+        packages.put("repositories", node(Value::List(repositories)));
+    }
     map.put_map("packages", packages);
     let overlays: Vec<&str> = recipe.overlays.iter().map(|overlay| overlay.name()).collect();
     map.strings("overlays", &overlays);

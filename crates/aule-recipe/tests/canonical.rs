@@ -165,6 +165,7 @@ fn sample_lock() -> Lock {
                 architecture: "arm64".into(),
                 version: "1.5.4+dfsg2-5".into(),
                 url: "https://example.org/zstd.deb".into(),
+                size: 22,
                 sha256: digest(0x22),
             },
             LockedPackage {
@@ -172,6 +173,7 @@ fn sample_lock() -> Lock {
                 architecture: "arm64".into(),
                 version: "1:2.6".into(),
                 url: "https://example.org/nfs.deb".into(),
+                size: 33,
                 sha256: digest(0x33),
             },
         ],
@@ -195,11 +197,13 @@ packages:
     version: \"1:2.6\"
     architecture: arm64
     url: https://example.org/nfs.deb
+    size: 33
     sha256: \"3333333333333333333333333333333333333333333333333333333333333333\"
   - name: zstd
     version: 1.5.4+dfsg2-5
     architecture: arm64
     url: https://example.org/zstd.deb
+    size: 22
     sha256: \"2222222222222222222222222222222222222222222222222222222222222222\"
 files:
   - url: https://example.org/a
@@ -253,7 +257,7 @@ fn lock_and_recipe_are_compared() {
     let difference = lock.compare(&[&other], BaseEntry::Compared);
     assert_eq!(
         difference.to_string(),
-        "not in the lock: file https://example.org/b\nnot in the lock: package vim\nno longer used: file https://example.org/a"
+        "not in the lock: file https://example.org/b\nno longer used: file https://example.org/a"
     );
     // What one variant does not use, another may.
     assert!(lock.compare(&[&other, &same], BaseEntry::Compared).unused.is_empty());

@@ -25,6 +25,8 @@ pub mod types {
     pub const SOURCE: &str = "application/vnd.aule.source.v1";
     /// An archive of it; also readable at random, like a layer.
     pub const SOURCE_ARCHIVE: &str = "application/vnd.aule.source.tar.v1+zstd";
+    /// A package as its archive has it.
+    pub const DEBIAN_PACKAGE: &str = "application/vnd.debian.binary-package";
     /// Where a build came from; a referrer.
     pub const PROVENANCE: &str = "application/vnd.aule.provenance.v1";
     /// The document of it.

@@ -1,7 +1,7 @@
 //! What the environment says, read in this one place: the store, proxies, certificates, the clock, the processors.
 
 use crate::failure::Failure;
-use aule_build::Network;
+use aule_build::{Network, SandboxTools};
 use aule_store::Store;
 use aule_tree::Timestamp;
 use std::{env, path::PathBuf, time::SystemTime};
@@ -29,6 +29,16 @@ pub(crate) fn jobs(argument: Option<usize>) -> usize {
 pub(crate) fn now() -> Option<Timestamp> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
     Some(Timestamp::from_seconds(i64::try_from(since.as_secs()).ok()?))
+}
+
+/// What packages are installed with: this program itself, and programs on `$PATH` and where administrators' programs are.
+pub(crate) fn sandbox() -> Option<SandboxTools> {
+    let program = env::current_exe().ok()?;
+    let path = env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"].map(PathBuf::from);
+    // A relative directory would mean another one in the sandbox's.
+    let search = env::split_paths(&path).filter(|it| it.is_absolute()).chain(usual).collect();
+    Some(SandboxTools { program, search })
 }
 
 /// Proxies from `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, and the certificates that the system trusts.

@@ -12,6 +12,10 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before anything else: the other side of a sandbox is this program too, and must be the only thread.
+    if let Some(code) = aule_sandbox::helper() {
+        return code;
+    }
     // clap ends the process itself for --help (0) and wrong usage (2).
     let arguments = arguments::Arguments::parse();
     match commands::run(arguments) {

@@ -1,6 +1,6 @@
 //! The `source` artifact: everything that a build needs to be made again, but for the base layer, which the build holds.
 //!
-//! An archive with `recipe.json` (canonical), `lock`, `base.json`, `inputs.json` and the local inputs below `inputs/`.
+//! The `.deb` files of its packages, and an archive with `recipe.json` (canonical), `lock`, `base.json`, `inputs.json` and the local inputs below `inputs/`.
 //! Modes are normalised and times zero, as they have no say in a build.
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     outputs::artifact::{self, types},
     stage::LayerRecord,
 };
-use aule_recipe::{FileKind, LocalPath, Recipe};
+use aule_recipe::{FileKind, LocalPath, LockedPackage, Recipe};
 use aule_store::{
     Build, Store,
     layer::{ArchiveOptions, ArchiveWriter, Contents},
@@ -63,7 +63,13 @@ fn file_sources(recipe: &Recipe) -> impl Iterator<Item = &LocalPath> {
 }
 
 /// Writes the artifact.
-pub(crate) fn make(store: &Store, source: &Source, inputs: &dyn Inputs, jobs: usize) -> Result<Descriptor> {
+pub(crate) fn make(
+    store: &Store,
+    source: &Source,
+    inputs: &dyn Inputs,
+    packages: &[LockedPackage],
+    jobs: usize,
+) -> Result<Descriptor> {
     let overlays: Vec<&LocalPath> = source.recipe.overlays.iter().collect();
     let names: InputNames = kept_inputs(&source.recipe)
         .into_iter()
@@ -114,7 +120,12 @@ pub(crate) fn make(store: &Store, source: &Source, inputs: &dyn Inputs, jobs: us
             return Err(BuildError::InputChanged(entry.path.clone()));
         }
     }
-    let files = vec![artifact::file(types::SOURCE_ARCHIVE, "source.tar.zst", archive.digest, archive.size)];
+    let mut files = vec![artifact::file(types::SOURCE_ARCHIVE, "source.tar.zst", archive.digest, archive.size)];
+    // Mirrors drop them; the build goes on having what it was made of.
+    for package in packages {
+        let name = format!("{}_{}_{}.deb", package.name, package.version.replace(':', "%3a"), package.architecture);
+        files.push(artifact::file(types::DEBIAN_PACKAGE, &name, Digest::from_bytes(package.sha256.0), package.size));
+    }
     artifact::put(store, "source", types::SOURCE, files, Annotations::new(), None)
 }
 

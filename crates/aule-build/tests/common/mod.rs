@@ -90,6 +90,7 @@ impl Bench {
             now: None,
             lock: Lock::default(),
             lock_mode: LockMode::Add,
+            sandbox: None,
             observer: &Silent,
         }
     }

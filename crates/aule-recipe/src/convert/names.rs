@@ -48,6 +48,20 @@ pub(super) fn package(text: &str) -> Result<(), String> {
     }
 }
 
+/// A suite of a repository, or a component: words with `/` between them, as in `bookworm/updates`.
+pub(super) fn suite(text: &str) -> Result<(), String> {
+    let word = |word: &str| {
+        !word.is_empty()
+            && word.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+~".contains(&b))
+    };
+    if text.len() <= 128 && text.split('/').all(word) {
+        Ok(())
+    } else {
+        Err(String::from("expected a name such as trixie, noble-updates or main"))
+    }
+}
+
 /// A package name with an optional `:architecture`.
 pub(super) fn package_name(text: &str) -> Result<(), String> {
     let word = |word: &str, extra: &[u8]| {

@@ -2,7 +2,9 @@
 //! even where a merge would hide it; what only the merged recipe can break is checked there.
 
 use super::{Context, boot, files, keys, names};
-use crate::recipe::{Base, CloudInit, Document, Input, Output, Packages, Recipe, Root, RootOver, Services, Writes};
+use crate::recipe::{
+    Base, CloudInit, Document, Input, Output, Packages, Recipe, Repository, Root, RootOver, Services, Writes,
+};
 use crate::source::Span;
 use crate::value::Url;
 use crate::yaml::{Node, Value, emit};
@@ -224,7 +226,44 @@ fn packages(cx: &mut Context<'_>, node: &Node) -> Packages {
     let mut list = |key: &str, check| {
         node.get(key).map(|node| cx.strings(node, &format!("`packages.{key}`"), check)).unwrap_or_default()
     };
-    Packages { install: list("install", names::package), remove: list("remove", names::package_name) }
+    let (install, remove) = (list("install", names::package), list("remove", names::package_name));
+    let what = "`packages.repositories`";
+    let nodes = node.get("repositories").map(|node| cx.list(node, what)).unwrap_or_default();
+    Packages { install, remove, repositories: nodes.iter().filter_map(|node| repository(cx, node)).collect() }
+}
+
+fn repository(cx: &mut Context<'_>, node: &Node) -> Option<Repository> {
+    let what = "a repository";
+    cx.fields(node, what, keys::REPOSITORY)?;
+    let mut part = |key: &str| {
+        let found = node.get(key);
+        if found.is_none() {
+            cx.report(
+                node.span,
+                format!("the repository has no `{key}`"),
+                "expected `uri`, `suite`, `components`, `key`",
+            );
+        }
+        found
+    };
+    let (uri, suite, components, key) = (part("uri"), part("suite"), part("components"), part("key"));
+    let uri = uri.and_then(|node| {
+        let text = cx.string(node, "`uri`");
+        cx.parsed(node, "the address of the repository", text, str::parse)
+    });
+    let suite = suite.and_then(|node| {
+        let suite = cx.string(node, "`suite`")?.to_owned();
+        match names::suite(&suite) {
+            Ok(()) => Some(suite),
+            Err(expected) => {
+                cx.report(node.span, format!("`{suite}` cannot be a suite"), expected);
+                None
+            }
+        }
+    });
+    let components = components.map(|node| cx.strings(node, "`components`", names::suite));
+    let key = key.and_then(|node| cx.local(node, "the key of the repository", true));
+    Some(Repository { uri: uri?, suite: suite?, components: components?, key: key? })
 }
 
 fn services(cx: &mut Context<'_>, node: &Node) -> Services {

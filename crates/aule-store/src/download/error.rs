@@ -175,6 +175,11 @@ pub enum DownloadError {
 }
 
 impl DownloadError {
+    /// Whether the server says that there is no such file.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, DownloadError::Status { status: 404 | 410, .. })
+    }
+
     /// Whether another attempt may do better.
     pub(super) fn may_pass(&self) -> bool {
         match self {

@@ -29,6 +29,7 @@ pub(super) fn run(arguments: LockArguments, store: Option<PathBuf>, format: Form
             now: environment::now(),
             lock: lock.for_build(),
             lock_mode: LockMode::Add,
+            sandbox: environment::sandbox(),
             observer: &story,
         };
         lock.add(&resolve(&request, merged)?);
@@ -54,7 +55,9 @@ struct Pin {
 
 fn pins(lock: &Lock) -> Vec<Pin> {
     let base = lock.base.iter().map(|it| Pin { url: it.url.clone(), size: it.size, sha256: it.sha256.to_string() });
+    let packages = lock.packages.iter();
+    let packages = packages.map(|it| Pin { url: it.url.clone(), size: it.size, sha256: it.sha256.to_string() });
     let files = lock.files.iter();
     let files = files.map(|it| Pin { url: it.url.as_str().to_owned(), size: it.size, sha256: it.sha256.to_string() });
-    base.chain(files).collect()
+    base.chain(packages).chain(files).collect()
 }

@@ -8,6 +8,7 @@ use crate::{
 use aule_build::BuildOutcome;
 use aule_recipe::{BaseEntry, Lock, Merged, RecipeSet, Sources};
 use std::{
+    collections::BTreeSet,
     fs, io,
     io::Write,
     path::{Path, PathBuf},
@@ -52,6 +53,8 @@ pub(super) struct LockFile {
     /// As it is on disk.
     written: Lock,
     now: Lock,
+    /// Name and architecture of every package that a build used.
+    used: BTreeSet<(String, String)>,
 }
 
 impl LockFile {
@@ -63,7 +66,7 @@ impl LockFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Lock::default(),
             Err(error) => return Err(Failure::new(format!("cannot read {}: {error}", path.display()))),
         };
-        Ok(LockFile { path, now: written.clone(), written })
+        Ok(LockFile { path, now: written.clone(), written, used: BTreeSet::new() })
     }
 
     /// `--update`: forgets all that these variants use, or what is named.
@@ -81,15 +84,17 @@ impl LockFile {
                     variants.iter().flat_map(|it| it.recipe.fetched_files()).map(|(_, url, _)| url.as_str()).collect();
                 self.now.base = self.now.base.take().filter(|_| replaced);
                 self.now.files.retain(|file| !used.contains(&file.url.as_str()));
+                self.now.packages.clear();
             }
             Some(names) => {
                 for name in names {
                     let before = self.now.clone();
                     self.now.base = self.now.base.take().filter(|base| base.url != *name && name != "base");
                     self.now.files.retain(|file| file.url != *name);
+                    self.now.packages.retain(|package| package.name != *name);
                     if self.now == before {
                         return Err(Failure::new(format!("`{name}` is not in {}", self.path.display()))
-                            .hint("name `base` or one of the URLs in the lock; without a name everything is updated"));
+                            .hint("name `base`, a package or one of the URLs in the lock; without a name everything is updated"));
                     }
                 }
             }
@@ -123,6 +128,11 @@ impl LockFile {
             self.now.files.retain(|it| it.url != file.url);
             self.now.files.push(file.clone());
         }
+        for package in &built.packages {
+            self.used.insert((package.name.clone(), package.architecture.clone()));
+            self.now.packages.retain(|it| (&it.name, &it.architecture) != (&package.name, &package.architecture));
+            self.now.packages.push(package.clone());
+        }
     }
 
     /// After a failure: the lock as it was, with what finished builds pinned. What was forgotten is there again.
@@ -137,6 +147,8 @@ impl LockFile {
         let recipes: Vec<_> = variants.iter().map(|merged| &merged.recipe).collect();
         let difference = self.now.compare(&recipes, BaseEntry::LeftAlone);
         self.now.drop_stale(&difference);
+        let used = &self.used;
+        self.now.packages.retain(|it| used.contains(&(it.name.clone(), it.architecture.clone())));
     }
 
     /// Writes the lock where it changed; a lock that pins nothing is not made.

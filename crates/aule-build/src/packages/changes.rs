@@ -1,0 +1,168 @@
+//! From what a sandbox says that changed to the tree: what is the same stays as it was, and no time of the installation
+//! is left.
+
+use super::normal::{is_command_line, is_left_out, is_machine_key};
+use crate::{BuildError, Result, inputs::Bytes, stage::Stage};
+use aule_sandbox::{Entry, What};
+use aule_store::Store;
+use aule_tree::{Content, Digest, Hasher, Inode, Kind, Metadata, TreePath};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Read, Write},
+};
+
+/// Files up to this size are kept in memory until the layer is written.
+const MEMORY_MAX: u64 = 64 << 10;
+
+/// Takes changes, one after the other, and makes them in the tree.
+pub(super) struct Changes<'a> {
+    stage: &'a mut Stage,
+    store: &'a Store,
+    origin: &'static str,
+    /// Where the boot partition is mounted.
+    boot_mount: Option<&'a TreePath>,
+    /// Directories that the sandbox touched, with what they have now but for the time.
+    directories: BTreeMap<TreePath, Metadata>,
+    /// Names of directories as they were, of those that were there.
+    names: BTreeMap<TreePath, BTreeSet<Vec<u8>>>,
+    /// Names that were left out: their other names are files of their own.
+    left_out: BTreeSet<TreePath>,
+}
+
+impl<'a> Changes<'a> {
+    pub(super) fn new(
+        stage: &'a mut Stage,
+        store: &'a Store,
+        origin: &'static str,
+        boot_mount: Option<&'a TreePath>,
+    ) -> Self {
+        let (directories, names, left_out) = Default::default();
+        Changes { stage, store, origin, boot_mount, directories, names, left_out }
+    }
+
+    /// One change, with the bytes of a file.
+    pub(super) fn take(&mut self, entry: Entry, bytes: &mut dyn Read) -> Result<()> {
+        let Entry { path, what } = entry;
+        // A file whose first name is left out comes with it; its other names cannot be had any more.
+        let is_key = is_machine_key(&path) && !matches!(what, What::Gone);
+        if is_left_out(&path) || is_key || is_command_line(&path, self.boot_mount) {
+            self.left_out.insert(path);
+            return Ok(());
+        }
+        match what {
+            What::Directory { metadata, opaque } => {
+                self.directory(&path, metadata, opaque);
+                return Ok(());
+            }
+            What::File { metadata, size } => {
+                let (content, bytes) = self.keep(&path, size, bytes)?;
+                self.put(&path, metadata, Kind::File(content), Some(bytes));
+            }
+            What::Symlink { metadata, target } => self.put(&path, metadata, Kind::Symlink(target), None),
+            What::Fifo { metadata } => self.put(&path, metadata, Kind::Fifo, None),
+            What::Link(first) => {
+                let id = self.stage.tree.id(&first).filter(|_| !self.left_out.contains(&first));
+                let id = id.ok_or(BuildError::Internal("a name of a file that is not there"))?;
+                if self.stage.tree.id(&path) != Some(id) {
+                    self.stage.tree.link(&path, id);
+                }
+            }
+            What::Gone => {
+                self.stage.tree.remove(&path);
+            }
+        }
+        self.stage.origins.insert(path, self.origin.into());
+        Ok(())
+    }
+
+    fn directory(&mut self, path: &TreePath, metadata: Metadata, opaque: bool) {
+        let is_there = self.stage.tree.get(path).is_some_and(Inode::is_directory);
+        if is_there {
+            let children = self.stage.tree.children(path).into_iter();
+            let children: Vec<TreePath> = children.map(|(path, _)| path.clone()).collect();
+            self.names.insert(path.clone(), children.iter().map(|it| it.name().to_vec()).collect());
+            if opaque {
+                children.iter().filter(|it| !is_left_out(it)).for_each(|it| {
+                    self.stage.tree.remove(it);
+                });
+            }
+        } else {
+            let metadata = Metadata { mtime: self.stage.date, ..metadata.clone() };
+            self.stage.tree.insert(path, Inode { metadata, kind: Kind::Directory });
+            self.stage.origins.insert(path.clone(), self.origin.into());
+        }
+        self.directories.insert(path.clone(), metadata);
+    }
+
+    /// Puts something; what is the same but for its time stays as it is.
+    fn put(&mut self, path: &TreePath, metadata: Metadata, kind: Kind, bytes: Option<Bytes>) {
+        let metadata = Metadata { mtime: metadata.mtime.min(self.stage.date), ..metadata };
+        let same = self.stage.tree.get(path).is_some_and(|there| {
+            same_kind(&there.kind, &kind) && Metadata { mtime: metadata.mtime, ..there.metadata.clone() } == metadata
+        });
+        if same {
+            return;
+        }
+        if let (Kind::File(content), Some(bytes)) = (&kind, bytes) {
+            self.stage.bring(content.digest, bytes);
+        }
+        self.stage.tree.insert(path, Inode { metadata, kind });
+    }
+
+    /// Reads a file, into memory where it is small.
+    fn keep(&mut self, path: &TreePath, size: u64, bytes: &mut dyn Read) -> Result<(Content, Bytes)> {
+        let failed = |source: io::Error| BuildError::ReadFile { path: path.clone(), source };
+        if size <= MEMORY_MAX {
+            let mut memory = Vec::new();
+            bytes.read_to_end(&mut memory).map_err(failed)?;
+            let content = Content { digest: Digest::of(&memory), size: memory.len() as u64, sparse: None };
+            return Ok((content, Bytes::Memory(memory.into())));
+        }
+        let mut file = io::BufWriter::new(self.store.temporary_file()?);
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 256 << 10];
+        let mut length = 0;
+        loop {
+            let read = bytes.read(&mut buffer).map_err(failed)?;
+            if read == 0 {
+                break;
+            }
+            let piece = buffer.get(..read).unwrap_or_default();
+            hasher.update(piece);
+            file.write_all(piece).map_err(failed)?;
+            length += read as u64;
+        }
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        let path = file.into_temp_path();
+        let bytes = Bytes::of_file(path.to_path_buf());
+        self.stage.hold(path);
+        Ok((Content { digest: hasher.finish(), size: length, sparse: None }, bytes))
+    }
+
+    /// Puts directories right: one in which nothing came or went, and that is as it was, keeps its time.
+    pub(super) fn finish(self) {
+        let date = self.stage.date;
+        for (path, metadata) in self.directories {
+            let children = self.stage.tree.children(&path).into_iter();
+            let names: BTreeSet<Vec<u8>> = children.map(|(path, _)| path.name().to_vec()).collect();
+            let same_names = self.names.get(&path) == Some(&names);
+            let changed = self.stage.tree.get(&path).is_some_and(|there| {
+                !same_names || Metadata { mtime: metadata.mtime, ..there.metadata.clone() } != metadata
+            });
+            // The root is the directory of the sandbox itself: only its names are looked at.
+            if changed && !(path.is_root() && same_names) {
+                self.stage.tree.update(&path, |inode| inode.metadata = Metadata { mtime: date, ..metadata });
+            }
+        }
+    }
+}
+
+/// Whether two are the same to whoever looks at them: a sparse file is what it reads as.
+fn same_kind(one: &Kind, other: &Kind) -> bool {
+    match (one, other) {
+        (Kind::File(one), Kind::File(other)) if one.sparse.is_some() => {
+            one.size == other.size && one.digest == other.digest
+        }
+        (one, other) => one == other,
+    }
+}

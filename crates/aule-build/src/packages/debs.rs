@@ -1,0 +1,104 @@
+//! The files of packages: fetched into the store, several at a time, and read.
+
+use crate::{BuildError, BuildRequest, Result, base::fetch_into_store};
+use aule_deb::{
+    archive::{Deb, DebError, What},
+    index::Packages,
+};
+use aule_recipe::LockedPackage;
+use aule_tree::Digest;
+use std::{
+    fs::File,
+    io::BufReader,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// How many are fetched at a time: mirrors ask for few, and latency is what is saved.
+const CONNECTIONS: usize = 6;
+/// The most bytes that one may have unpacked: Debian's largest have some 4 GB.
+const UNPACKED_MAX: u64 = 16 << 30;
+
+/// Sees that all of them are in the store.
+pub(super) fn fetch<'a>(
+    request: &BuildRequest<'_>,
+    packages: impl IntoIterator<Item = &'a LockedPackage>,
+) -> Result<()> {
+    let missing: Vec<&LockedPackage> =
+        packages.into_iter().filter(|it| !request.store.has_intact_blob(digest(it))).collect();
+    each(CONNECTIONS, &missing, |package| fetch_into_store(request, &package.url, Some(digest(package))).map(drop))
+}
+
+/// Does something with each, several at a time; the first failure ends it.
+fn each<T: Sync>(threads: usize, all: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(all.len()) {
+            scope.spawn(|| {
+                let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
+                while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| failed().is_none()) {
+                    if let Err(error) = work(one) {
+                        failed().get_or_insert(error);
+                    }
+                }
+            });
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// Reads all of them to the end before dpkg does: no name may lead out of the tree, none may be a device, and there is an end
+/// to what each unpacks to.
+pub(super) fn inspect<'a>(
+    request: &BuildRequest<'_>,
+    packages: impl IntoIterator<Item = &'a LockedPackage>,
+) -> Result<()> {
+    let packages: Vec<&LockedPackage> = packages.into_iter().collect();
+    each(request.jobs, &packages, |package| {
+        let wrong = |error: DebError| BuildError::Packages(format!("{}: {error}", package.url));
+        let checked = open(request, package)?.entries(|entry, _| match entry.what {
+            What::Special => {
+                let path = String::from_utf8_lossy(&entry.path).into_owned();
+                Err(DebError::Form(format!("/{path} is a device or a pipe, which no package may bring")))
+            }
+            _ => Ok(()),
+        });
+        checked.map_err(wrong)
+    })
+}
+
+pub(super) fn digest(package: &LockedPackage) -> Digest {
+    Digest::from_bytes(package.sha256.0)
+}
+
+/// An index of the files themselves: what each says of itself, which must be what the lock says of it.
+pub(super) fn index(request: &BuildRequest<'_>, architecture: &str, packages: &[LockedPackage]) -> Result<Packages> {
+    let fits = |it: &&LockedPackage| it.architecture == architecture || it.architecture == "all";
+    let packages: Vec<&LockedPackage> = packages.iter().filter(fits).collect();
+    fetch(request, packages.iter().copied())?;
+    let mut text = String::new();
+    for package in packages {
+        let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(format!("{}: {error}", package.url));
+        let deb = open(request, package)?;
+        let paragraph = deb.paragraph().map_err(|error| wrong(&error))?;
+        let own = [("Package", &package.name), ("Version", &package.version), ("Architecture", &package.architecture)];
+        for (field, locked) in own {
+            let found = paragraph.get(field).unwrap_or_default();
+            if found != locked {
+                return Err(wrong(&format!("it has the {field} `{found}`, and the lock says `{locked}`")));
+            }
+        }
+        text.push_str(String::from_utf8_lossy(deb.control.get("control").map_or(&b""[..], Vec::as_slice)).trim());
+        text.push_str("\n\n");
+    }
+    Packages::parse(text).map_err(|error| BuildError::Packages(error.to_string()))
+}
+
+/// Opens one that is in the store.
+pub(super) fn open(request: &BuildRequest<'_>, package: &LockedPackage) -> Result<Deb<BufReader<File>>> {
+    let file = request.store.open_blob(digest(package))?;
+    let wrong = |error: DebError| BuildError::Packages(format!("{}: {error}", package.url));
+    Deb::open(BufReader::new(file), UNPACKED_MAX).map_err(wrong)
+}

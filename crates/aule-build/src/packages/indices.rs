@@ -1,0 +1,134 @@
+//! Fetching indices: what a suite's signed `Release` lists, by digest.
+
+use super::system::{System, Trusted};
+use crate::{BuildError, BuildRequest, Result};
+use aule_deb::{
+    index::{INDEX_MAX, Packages},
+    release::{Listed, RELEASE_MAX, Release},
+};
+use aule_image::{Signature, SignatureError, verify_signature};
+use aule_store::download::{Progress, download, fetch_small};
+use aule_tree::Digest;
+use std::{
+    fs::File,
+    io::{self, Read},
+};
+
+/// The largest detached signature.
+const SIGNATURE_MAX: usize = 1 << 20;
+/// How far a `Release` may lie in the future, as clocks differ: a day in seconds.
+const CLOCK_SKEW: i64 = 86_400;
+
+/// An index.
+pub(super) struct Fetched {
+    /// Where its archive is.
+    pub(super) uri: String,
+    /// How it is called in messages.
+    pub(super) name: String,
+    pub(super) packages: Packages,
+    /// What apt thinks of its source.
+    pub(super) priority: i32,
+}
+
+/// Fetches the indices of all sources of the image.
+pub(super) fn fetch(request: &BuildRequest<'_>, system: &System, sources: &[Trusted]) -> Result<Vec<Fetched>> {
+    let mut fetched = Vec::new();
+    for source in sources {
+        let place = format!("{}/{}", source.list.uri, source.list.directory());
+        let release = release(request, source, &place)?;
+        for index in source.list.indices(&system.architecture) {
+            // An architecture or a component that a suite does not have is no mistake of its sources, as apt sees it.
+            let Some((path, listed)) = release.forms(&index).into_iter().next() else { continue };
+            let packages = packages(request, &place, &path, listed, release.by_hash)?;
+            let name = format!("{} {} ({index})", source.list.uri, source.list.suite);
+            fetched.push(Fetched { uri: source.list.uri.clone(), name, packages, priority: release.priority() });
+        }
+    }
+    if fetched.is_empty() {
+        let message = "neither the image nor the recipe names a source of packages that has any for it";
+        return Err(BuildError::Packages(message.into()));
+    }
+    Ok(fetched)
+}
+
+/// The suite's `Release`, signed by one of its keys, and of the right time.
+fn release(request: &BuildRequest<'_>, source: &Trusted, place: &str) -> Result<Release> {
+    let unverified = |what: &str, error: Box<dyn std::error::Error + Send + Sync>| BuildError::Unverified {
+        what: format!("{place}{what}"),
+        source: error,
+    };
+    let small =
+        |name: &str, most: usize| fetch_small(&request.network.request(&format!("{place}{name}"), most as u64), most);
+    request.observer.note(&format!("fetching {place}InRelease"));
+    let (name, bytes, signature) = match small("InRelease", RELEASE_MAX) {
+        Ok(bytes) => ("InRelease", bytes, None),
+        Err(error) if error.is_not_found() => {
+            let failed = |error: aule_store::download::DownloadError| BuildError::Download(error.into());
+            let bytes = small("Release", RELEASE_MAX).map_err(failed)?;
+            ("Release", bytes, Some(small("Release.gpg", SIGNATURE_MAX).map_err(failed)?))
+        }
+        Err(error) => return Err(BuildError::Download(error.into())),
+    };
+    let form = signature.as_deref().map_or(Signature::Clearsigned, Signature::Detached);
+    let mut failure: Option<SignatureError> = None;
+    let mut text = None;
+    for keys in &source.keys {
+        match verify_signature(&bytes, form, keys, request.now) {
+            Ok(verified) => {
+                let named =
+                    |it: &String| verified.fingerprint.ends_with(&it.trim_end_matches('!').to_ascii_uppercase());
+                if source.fingerprints.is_empty() || source.fingerprints.iter().any(named) {
+                    text = Some(verified.text);
+                    break;
+                }
+            }
+            // Of several files of keys most know nothing of this one.
+            Err(error @ SignatureError::UnknownKey { .. }) => failure = failure.or(Some(error)),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let Some(text) = text else {
+        let reason: Box<dyn std::error::Error + Send + Sync> = match failure {
+            Some(failure) => failure.into(),
+            None => "no key is trusted for it".into(),
+        };
+        return Err(unverified(name, reason));
+    };
+    let text = String::from_utf8_lossy(&text);
+    let release = Release::parse(&text).map_err(|error| unverified(name, error.into()))?;
+    if let Some(now) = request.now.map(|it| it.seconds) {
+        let expired = release.valid_until.is_some_and(|until| now > until);
+        let future = release.date.is_some_and(|date| date > now + CLOCK_SKEW);
+        if expired || future {
+            let reason =
+                if expired { "it has expired: the mirror is not kept up to date" } else { "it is of a day to come" };
+            return Err(unverified(name, reason.into()));
+        }
+    }
+    Ok(release)
+}
+
+/// An index, of the size and digest that its `Release` says.
+fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, by_hash: bool) -> Result<Packages> {
+    let failed = |error: aule_store::download::DownloadError| BuildError::Download(error.into());
+    let digest = Digest::from_bytes(listed.sha256);
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let by_digest = format!("{place}{directory}/by-hash/SHA256/{}", digest.hex());
+    let url = if by_hash { by_digest } else { format!("{place}{path}") };
+    request.observer.note(&format!("fetching {place}{path}"));
+    let mut wanted = request.network.request(&url, listed.size);
+    (wanted.expected_size, wanted.expected_digest) = (Some(listed.size), Some(digest));
+    let progress = |progress: Progress| request.observer.progress("fetch", progress.received, progress.total);
+    // It stays in the cache: the next run finds it by its digest and asks nobody.
+    let done = download(&wanted, &request.store.downloads(), &progress).map_err(failed)?;
+    let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(format!("{url}: {error}"));
+    let file = File::open(&done.path).map_err(|error| wrong(&error))?;
+    let mut text = String::new();
+    let read = decoded(path, file).and_then(|reader| reader.take(INDEX_MAX as u64 + 1).read_to_string(&mut text));
+    read.map_err(|error| wrong(&error))?;
+    Packages::parse(text).map_err(|error| wrong(&error))
+}
+
+fn decoded(path: &str, file: File) -> io::Result<Box<dyn Read>> {
+    aule_deb::archive::decode(path, io::BufReader::new(file))
+}

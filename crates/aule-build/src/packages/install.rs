@@ -1,0 +1,384 @@
+//! Installing packages: dpkg runs in a sandbox on the image's own tree, and what it changes becomes the layer.
+
+use super::{
+    Plan,
+    changes::Changes,
+    debs,
+    normal::{PRESETS, Preset},
+    order::rounds,
+};
+use crate::{BuildError, BuildRequest, Result, stage::Stage};
+use aule_deb::index::Packages;
+use aule_sandbox::{Entry, Exit, Host, Program, Sandbox, SandboxError, Unpacker, What};
+use aule_store::layer::Contents;
+use aule_tree::{Kind, Metadata, Timestamp, Tree, TreePath};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+/// What is installed where.
+const STATUS: &str = "var/lib/dpkg/status";
+/// Which packages nobody asked for by name (apt-mark(8)).
+const EXTENDED: &str = "var/lib/apt/extended_states";
+/// Names of the directories that a build makes beside the trees; they are removed by the next one, if not by itself.
+const PASSING: [&str; 4] = ["changes", "tools.part", "packages", "tools"];
+/// How many trees are kept for the next build.
+const TREES_KEPT: usize = 3;
+/// How long dpkg may take: this, and so much for each package. Emulation makes scripts some thirty times slower.
+const SECONDS: u64 = 900;
+const SECONDS_EACH: u64 = 120;
+/// How much of dpkg's last words an error shows, in lines.
+const LAST_WORDS: usize = 30;
+/// No service is started or stopped while packages are installed (invoke-rc.d(8)).
+const POLICY: &[u8] = b"#!/bin/sh\nexit 101\n";
+const POLICY_PATH: &str = "usr/sbin/policy-rc.d";
+
+/// Does what the plan says to the tree.
+pub(crate) fn install(
+    request: &BuildRequest<'_>,
+    stage: &mut Stage,
+    plan: &Plan,
+    boot_mount: Option<&TreePath>,
+) -> Result<()> {
+    let host = host(request)?;
+    debs::fetch(request, plan.install.iter().map(|it| &it.locked))?;
+    debs::inspect(request, plan.install.iter().map(|it| &it.locked))?;
+    let failed = |source| BuildError::Sandbox(SandboxError::Start(source));
+    let lock = File::create(host.directory.join("lock")).map_err(failed)?;
+    if lock.try_lock().is_err() {
+        request.observer.note("waiting for another build that installs packages");
+        lock.lock().map_err(failed)?;
+    }
+    let mut sandbox = Sandbox::start(&host)?;
+    for name in PASSING {
+        sandbox.remove(name)?;
+    }
+    let tree = tree(request, &mut sandbox, stage)?;
+    forget_old_trees(&host.directory, &mut sandbox, &tree)?;
+    let presets = presets(stage, plan)?;
+    sandbox.unpack("tools", |unpacker| put_tools(unpacker, stage, &presets))?;
+    let shown = show(request, &host.directory, plan)?;
+    sandbox.open(&["tools", &tree], "changes", Some(&shown), &plan.architecture)?;
+
+    let mut dpkg = Dpkg { request, sandbox: &mut sandbox, plan, date: stage.date };
+    dpkg.run_all()?;
+
+    request.observer.note("collecting what the packages changed");
+    let mut changes = Changes::new(stage, request.store, "packages", boot_mount);
+    let policy = TreePath::new(POLICY_PATH)?;
+    sandbox.capture(|entry, bytes| if entry.path == policy { Ok(()) } else { changes.take(entry, bytes) })?;
+    changes.finish();
+    for (path, preset) in &presets {
+        if stage.tree.get(path).is_none() {
+            stage.put_text(path, preset.bytes, preset.mode, "packages")?;
+        }
+    }
+    mark_automatic(stage, plan)?;
+    sandbox.close()?;
+    for name in PASSING {
+        sandbox.remove(name)?;
+    }
+    check(stage, plan)
+}
+
+/// The sandbox's side of this machine.
+fn host(request: &BuildRequest<'_>) -> Result<Host> {
+    let tools = request.sandbox.as_ref().ok_or(BuildError::Internal("packages are installed without a sandbox"))?;
+    let directory = request.store.root().join("sandbox");
+    fs::create_dir_all(&directory).map_err(|source| BuildError::Sandbox(SandboxError::Start(source)))?;
+    Ok(Host { program: tools.program.clone(), search: tools.search.clone(), directory })
+}
+
+/// The tree as directories and files: from an earlier build, or made now.
+fn tree(request: &BuildRequest<'_>, sandbox: &mut Sandbox, stage: &Stage) -> Result<String> {
+    let name = format!("tree-{}", stage.tree.digest().hex());
+    if sandbox.has(&name)? {
+        return Ok(name);
+    }
+    request.observer.note("unpacking the tree for the packages");
+    let contents = stage.contents();
+    contents.check_all(request.store, stage.tree.contents().into_iter())?;
+    sandbox.unpack(&name, |unpacker| fill(unpacker, &stage.tree, contents))?;
+    Ok(name)
+}
+
+/// Gives a tree to the sandbox; what it has no form for (device nodes) is left out, and stays in the tree.
+fn fill(unpacker: &mut Unpacker<'_>, tree: &Tree, contents: &Contents) -> Result<()> {
+    let links = tree.hardlinks();
+    let mut buffer = vec![0; 1 << 20];
+    for (path, id, inode) in tree.iter() {
+        let first = links.get(&id).and_then(|names| names.first()).filter(|first| **first != path);
+        let metadata = inode.metadata.clone();
+        let what = match (first, &inode.kind) {
+            (_, Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Socket) => continue,
+            (Some(first), _) => What::Link((*first).clone()),
+            (None, Kind::Directory) => What::Directory { metadata, opaque: false },
+            (None, Kind::Symlink(target)) => What::Symlink { metadata, target: target.clone() },
+            (None, Kind::Fifo) => What::Fifo { metadata },
+            (None, Kind::File(content)) => {
+                unpacker.entry(Entry { path: path.clone(), what: What::File { metadata, size: content.size } })?;
+                let mut offset = 0;
+                while offset < content.size {
+                    let length =
+                        usize::try_from(content.size - offset).map_or(buffer.len(), |left| left.min(buffer.len()));
+                    let Some(piece) = buffer.get_mut(..length) else { break };
+                    contents.read_at(content, offset, piece)?;
+                    unpacker.bytes(piece)?;
+                    offset += length as u64;
+                }
+                continue;
+            }
+        };
+        unpacker.entry(Entry { path: path.clone(), what })?;
+    }
+    Ok(())
+}
+
+/// What lies over the tree while dpkg runs.
+fn put_tools(unpacker: &mut Unpacker<'_>, stage: &Stage, presets: &[(TreePath, &Preset)]) -> Result<()> {
+    let policy = (TreePath::new(POLICY_PATH)?, 0o755, POLICY);
+    let files: BTreeMap<TreePath, (u16, &[u8])> = presets
+        .iter()
+        .map(|(path, preset)| (path.clone(), (preset.mode, preset.bytes)))
+        .chain([(policy.0, (policy.1, policy.2))])
+        .collect();
+    let mut directories = BTreeSet::from([TreePath::root()]);
+    for path in files.keys() {
+        let above = std::iter::successors(path.parent(), TreePath::parent);
+        directories.extend(above);
+    }
+    for directory in directories {
+        // As the tree has it: of merged directories the highest one is seen.
+        let metadata = stage.tree.get(&directory).filter(|it| it.is_directory()).map(|inode| inode.metadata.clone());
+        let metadata = metadata.unwrap_or_else(|| Metadata::root_owned(0o755, stage.date));
+        unpacker.entry(Entry { path: directory, what: What::Directory { metadata, opaque: false } })?;
+    }
+    for (path, (mode, bytes)) in files {
+        let what = What::File { metadata: Metadata::root_owned(mode, stage.date), size: bytes.len() as u64 };
+        unpacker.entry(Entry { path, what })?;
+        unpacker.bytes(bytes)?;
+    }
+    Ok(())
+}
+
+/// The files that are to be there before these packages are configured.
+fn presets(stage: &Stage, plan: &Plan) -> Result<Vec<(TreePath, &'static Preset)>> {
+    let mut presets = Vec::new();
+    for preset in PRESETS.iter().filter(|preset| plan.install.iter().any(|deb| deb.name == preset.package)) {
+        let path = TreePath::new(preset.path)?;
+        if stage.tree.get(&path).is_none() {
+            presets.push((path, preset));
+        }
+    }
+    Ok(presets)
+}
+
+/// A directory with the packages, each by its number.
+fn show(request: &BuildRequest<'_>, directory: &Path, plan: &Plan) -> Result<String> {
+    let failed = |source| BuildError::Sandbox(SandboxError::Input(source));
+    let name = "packages";
+    let place = directory.join(name);
+    fs::create_dir(&place).map_err(failed)?;
+    for (number, deb) in plan.install.iter().enumerate() {
+        let blob = request.store.blob_path(debs::digest(&deb.locked));
+        let file = place.join(format!("{number}.deb"));
+        fs::hard_link(&blob, &file).or_else(|_| fs::copy(&blob, &file).map(drop)).map_err(failed)?;
+    }
+    Ok(name.into())
+}
+
+/// Removes all trees but this one and those that were made last.
+fn forget_old_trees(directory: &Path, sandbox: &mut Sandbox, used: &str) -> Result<()> {
+    let failed = |source| BuildError::Sandbox(SandboxError::Input(source));
+    let mut trees = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("tree-") && name != used {
+            let modified = entry.metadata().and_then(|it| it.modified()).map_err(failed)?;
+            trees.push((name.ends_with(".part"), modified, name));
+        }
+    }
+    // Half-made ones go first, then the oldest.
+    trees.sort();
+    trees.reverse();
+    let whole = trees.iter().filter(|(is_part, ..)| !is_part);
+    let kept: Vec<String> = whole.take(TREES_KEPT - 1).map(|(_, _, name)| name.clone()).collect();
+    for (_, _, name) in &trees {
+        if !kept.contains(name) {
+            sandbox.remove(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// dpkg in the sandbox.
+struct Dpkg<'a, 'b> {
+    request: &'a BuildRequest<'b>,
+    sandbox: &'a mut Sandbox,
+    plan: &'a Plan,
+    date: Timestamp,
+}
+
+impl Dpkg<'_, '_> {
+    fn run_all(&mut self) -> Result<()> {
+        let plan = self.plan;
+        if !plan.remove.is_empty() {
+            let mut arguments = vec!["--purge".to_owned()];
+            arguments.extend(plan.remove.iter().cloned());
+            self.dpkg("removing", &arguments)?;
+        }
+        let locked: Vec<_> = plan.install.iter().map(|it| it.locked.clone()).collect();
+        let index = debs::index(self.request, &plan.architecture, &locked)?;
+        let rounds = rounds(&index).map_err(|error| BuildError::Packages(error.to_string()))?;
+        for round in &rounds {
+            let mut arguments = vec!["--no-triggers".to_owned(), "--auto-deconfigure".into(), "--unpack".into()];
+            arguments.extend(round.unpack.iter().filter_map(|number| self.file_of(&index, *number)));
+            self.dpkg("unpacking", &arguments)?;
+            if !round.configure.is_empty() {
+                let mut arguments = vec!["--no-triggers".to_owned(), "--configure".into()];
+                arguments.extend(round.configure.iter().cloned());
+                self.dpkg("configuring", &arguments)?;
+            }
+        }
+        self.dpkg("configuring", &["--configure".into(), "--pending".into()])
+    }
+
+    /// The file of a package of the index, as it is shown in the sandbox.
+    fn file_of(&self, index: &Packages, number: usize) -> Option<String> {
+        let package = index.get(number)?;
+        let same = |it: &super::Deb| it.name == package.name && it.version == package.version;
+        let number = self.plan.install.iter().position(same)?;
+        Some(format!("/run/aule/{number}.deb"))
+    }
+
+    fn dpkg(&mut self, what: &str, arguments: &[String]) -> Result<()> {
+        let count = arguments.iter().filter(|it| !it.starts_with("--")).count();
+        self.request.observer.note(&match count {
+            0 => format!("{what} packages"),
+            1 => format!("{what} 1 package"),
+            count => format!("{what} {count} packages"),
+        });
+        let fixed = ["/usr/bin/dpkg", "--force-unsafe-io", "--force-confdef", "--force-confold"].map(str::to_owned);
+        let program = Program {
+            arguments: fixed.into_iter().chain(arguments.iter().cloned()).collect(),
+            environment: self.environment(),
+            limit: SECONDS + SECONDS_EACH * self.plan.install.len() as u64,
+        };
+        let mut printed = Printed::default();
+        let exit = self.sandbox.run(&program, &mut |bytes| printed.take(bytes))?;
+        if !exit.left.is_empty() {
+            let names = exit.left.join(", ");
+            self.request.observer.note(&format!("a package left processes running, which were ended: {names}"));
+        }
+        if exit.success() {
+            return Ok(());
+        }
+        Err(BuildError::Install {
+            what: format!("{what} packages"),
+            how: how(&exit, program.limit),
+            output: printed.last_words(),
+        })
+    }
+
+    /// All that scripts see of the world.
+    fn environment(&self) -> BTreeMap<String, String> {
+        let fixed = [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/root"),
+            ("LC_ALL", "C.UTF-8"),
+            ("TZ", "UTC"),
+            ("DEBIAN_FRONTEND", "noninteractive"),
+            ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+            ("DEBCONF_NOWARNINGS", "yes"),
+            ("SYSTEMD_OFFLINE", "1"),
+            // Hash tables of interpreters in the same order each time.
+            ("PERL_HASH_SEED", "0"),
+            ("PYTHONHASHSEED", "0"),
+            // What is compiled is compiled by a package's script, not because a program happened to run.
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+        ];
+        let mut environment: BTreeMap<String, String> =
+            fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        environment.insert("SOURCE_DATE_EPOCH".into(), self.date.seconds.to_string());
+        environment
+    }
+}
+
+fn how(exit: &Exit, limit: u64) -> String {
+    match (exit.timed_out, exit.code, exit.signal) {
+        (true, ..) => format!("it was not done after {limit} seconds and was ended"),
+        (_, Some(code), _) => format!("it failed with code {code}"),
+        (_, _, Some(signal)) => format!("signal {signal} ended it"),
+        _ => "it failed".into(),
+    }
+}
+
+/// What a program printed: its last lines.
+#[derive(Default)]
+struct Printed {
+    bytes: Vec<u8>,
+}
+
+impl Printed {
+    fn take(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        let over = self.bytes.len().saturating_sub(64 << 10);
+        self.bytes.drain(..over);
+    }
+
+    fn last_words(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let text: String =
+            text.chars().map(|it| if it.is_control() && it != '\n' && it != '\t' { '\u{fffd}' } else { it }).collect();
+        let lines: Vec<&str> = text.lines().collect();
+        lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)).map(|line| format!("  {line}\n")).collect()
+    }
+}
+
+/// Marks what came without being asked for, as apt does: in the order of the names.
+fn mark_automatic(stage: &mut Stage, plan: &Plan) -> Result<()> {
+    let path = TreePath::new(EXTENDED)?;
+    let before = stage.read_text(&path)?;
+    // An image that apt never ran in has no such file, and apt is not missed in it.
+    if plan.automatic.is_empty() || !stage.exists(&TreePath::new("var/lib/apt")?)? {
+        return Ok(());
+    }
+    let mut text = before.unwrap_or_default();
+    for name in &plan.automatic {
+        let architecture = &plan.architecture;
+        text.push_str(&format!("Package: {name}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n"));
+    }
+    stage.put_text(&path, text.as_bytes(), 0o644, "packages")?;
+    Ok(())
+}
+
+/// Sees in dpkg's database that everything is as it was planned.
+fn check(stage: &Stage, plan: &Plan) -> Result<()> {
+    let status = stage.read_text(&TreePath::new(STATUS)?)?.unwrap_or_default();
+    let installed = Packages::parse(status).map_err(|error| BuildError::Packages(format!("/{STATUS}: {error}")))?;
+    let states: BTreeMap<(&str, &str), Option<&str>> =
+        installed.iter().map(|it| ((it.name, it.version), it.state())).collect();
+    for deb in &plan.install {
+        match states.get(&(deb.name.as_str(), deb.version.as_str())) {
+            Some(Some("installed")) => {}
+            other => {
+                let state = other.copied().flatten().unwrap_or("not there");
+                let message = format!("{} {} is `{state}` after all was configured", deb.name, deb.version);
+                return Err(BuildError::Packages(message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a build needs of the machine to install packages.
+#[derive(Debug, Clone)]
+pub struct SandboxTools {
+    /// The program that is started as the helper: its `main` calls `aule_sandbox::helper`.
+    pub program: PathBuf,
+    /// Where `newuidmap` and QEMU are looked for.
+    pub search: Vec<PathBuf>,
+}

@@ -1,0 +1,118 @@
+//! What of the changes that dpkg and maintainer scripts leave does not go into the layer, because it says when, where or
+//! how the packages were installed, or is made anew by whoever needs it. `docs/packages.md` has the list with its reasons.
+
+use aule_tree::TreePath;
+
+/// Paths whose changes are left out, with all that is below a directory: what stood there before stays, and what is new
+/// goes.
+const LEFT_OUT: &[&str] = &[
+    // Mounted over, or for what runs now.
+    "dev",
+    "proc",
+    "run",
+    "sys",
+    "tmp",
+    "var/tmp",
+    // Logs of the installation, with its times.
+    "var/log/alternatives.log",
+    "var/log/apt",
+    "var/log/bootstrap.log",
+    "var/log/dpkg.log",
+    "var/log/faillog",
+    "var/log/lastlog",
+    "var/log/fontconfig.log",
+    // What apt and dpkg keep beside the database: copies of what was before, locks, what a mirror had.
+    "var/lib/dpkg/available",
+    "var/lib/dpkg/available-old",
+    "var/lib/dpkg/diversions-old",
+    "var/lib/dpkg/lock",
+    "var/lib/dpkg/lock-frontend",
+    "var/lib/dpkg/statoverride-old",
+    "var/lib/dpkg/status-old",
+    "var/lib/dpkg/triggers/Lock",
+    "var/lib/apt/lists",
+    "var/cache/apt",
+    // Copies of what was before.
+    "etc/group-",
+    "etc/gshadow-",
+    "etc/passwd-",
+    "etc/shadow-",
+    "etc/subgid-",
+    "etc/subuid-",
+    "var/cache/debconf/config.dat-old",
+    "var/cache/debconf/passwords.dat-old",
+    "var/cache/debconf/templates.dat-old",
+    // Who a machine is, which it finds out when it boots first.
+    "etc/machine-id",
+    "var/lib/dbus/machine-id",
+    "var/lib/systemd/random-seed",
+    "var/lib/systemd/credential.secret",
+    "etc/hostid",
+    // Caches that hold inode numbers, times or the order of a directory.
+    "var/cache/ldconfig/aux-cache",
+    "var/cache/man",
+    "var/lib/systemd/catalog/database",
+];
+
+/// Locks beside the files that they are for.
+const LOCKS: &[&str] = &["etc/.pwd.lock"];
+
+/// Whether what happened at `path` is left out.
+pub(super) fn is_left_out(path: &TreePath) -> bool {
+    let bytes = path.as_bytes();
+    let below = |directory: &&str| {
+        bytes.strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
+    LEFT_OUT.iter().chain(LOCKS).any(below)
+}
+
+/// The kernel's command line below the boot partition. raspi-firmware's hook writes it anew with the root that it finds mounted,
+/// which in a sandbox is none that a machine has.
+const COMMAND_LINE: &[u8] = b"cmdline.txt";
+
+/// Whether `path` is the command line of the boot partition that is mounted at `mount`.
+pub(super) fn is_command_line(path: &TreePath, mount: Option<&TreePath>) -> bool {
+    mount.and_then(|mount| path.strip_prefix(mount)).is_some_and(|rest| rest.as_bytes() == COMMAND_LINE)
+}
+
+/// A file that is there before a package is configured, so that its script makes up nothing for this one machine.
+pub(super) struct Preset {
+    pub(super) package: &'static str,
+    pub(super) path: &'static str,
+    pub(super) mode: u16,
+    pub(super) bytes: &'static [u8],
+}
+
+/// All of them. Each goes into the tree where the package is installed and the tree has no such file.
+pub(super) const PRESETS: &[Preset] = &[
+    // open-iscsi's postinst draws a random name, which its initramfs hook copies; with this the name is drawn when the daemon
+    // starts first (its startup-checks.sh).
+    Preset { package: "open-iscsi", path: "etc/iscsi/initiatorname.iscsi", mode: 0o600, bytes: b"GenerateName=yes\n" },
+];
+
+/// Keys of a machine, which no two may have in common.
+pub(super) fn is_machine_key(path: &TreePath) -> bool {
+    path.as_bytes().starts_with(b"etc/ssh/ssh_host_") && !path.as_bytes().ends_with(b".d")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out() {
+        for (path, wanted) in [
+            ("run", true),
+            ("run/lock/a", true),
+            ("running", false),
+            ("var/lib/dpkg/status", false),
+            ("var/lib/dpkg/status-old", true),
+            ("etc/passwd", false),
+            ("etc/.pwd.lock", true),
+            ("var/log", false),
+            ("var/log/apt/history.log", true),
+        ] {
+            assert_eq!(is_left_out(&TreePath::new(path).unwrap()), wanted, "{path}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What the image says of packages itself: what is installed, where more comes from, and who may sign it.
+
+use crate::{
+    BuildError, Result,
+    inputs::{InputKind, Inputs},
+    stage::{Stage, TEXT_MAX},
+};
+use aule_deb::{
+    index::Packages,
+    sources::{SignedBy, SourceList, deb822, one_line},
+};
+use aule_recipe::{Diagnostics, Merged};
+use aule_tree::TreePath;
+
+/// Where dpkg writes down what is installed.
+const STATUS: &str = "var/lib/dpkg/status";
+const SOURCES: &str = "etc/apt/sources.list";
+const SOURCE_PARTS: &str = "etc/apt/sources.list.d";
+/// The keys that apt trusts for every source that names none.
+const TRUSTED: &str = "etc/apt/trusted.gpg";
+const TRUSTED_PARTS: &str = "etc/apt/trusted.gpg.d";
+/// The largest key file of a recipe.
+const KEY_MAX: u64 = 16 << 20;
+
+/// What is known of the image.
+pub(super) struct System {
+    /// Its architecture, such as `arm64`.
+    pub(super) architecture: String,
+    /// dpkg's database.
+    pub(super) installed: Packages,
+}
+
+/// A source with the keys that may have signed it.
+pub(super) struct Trusted {
+    pub(super) list: SourceList,
+    /// Files of keys; one of them is enough.
+    pub(super) keys: Vec<Vec<u8>>,
+    /// Only these of them, by fingerprint; all where it is empty.
+    pub(super) fingerprints: Vec<String>,
+}
+
+impl System {
+    /// Reads it from the image's tree.
+    pub(super) fn read(stage: &Stage, merged: &Merged) -> Result<System> {
+        let status = stage.read_text(&TreePath::new(STATUS)?)?;
+        let status = status.ok_or_else(|| {
+            let message = format!("the image has no /{STATUS}: only an image with dpkg can have packages");
+            BuildError::Recipe(Diagnostics::from(merged.origins.diagnostic("packages", message)))
+        })?;
+        let installed = Packages::parse(status).map_err(|error| wrong(STATUS, &error))?;
+        let dpkg = installed.iter().find(|it| it.name == "dpkg" && it.architecture != "all");
+        let architecture = dpkg.map(|it| it.architecture.to_owned());
+        let architecture = architecture.ok_or_else(|| wrong(STATUS, &"dpkg itself is not installed"))?;
+        Ok(System { architecture, installed })
+    }
+
+    /// Where packages come from, with the keys of each: as the image has it; the recipe's repositories come last.
+    pub(super) fn sources(stage: &Stage, merged: &Merged, inputs: &dyn Inputs) -> Result<Vec<Trusted>> {
+        let system_keys = system_keys(stage)?;
+        let mut lists = Vec::new();
+        for path in files(stage, SOURCE_PARTS, &[".list", ".sources"])?.into_iter().chain([TreePath::new(SOURCES)?]) {
+            let Some(text) = stage.read_text(&path)? else { continue };
+            let read = if path.as_bytes().ends_with(b".sources") { deb822(&text) } else { one_line(&text) };
+            lists.extend(read.map_err(|error| wrong(&path.to_string(), &error))?);
+        }
+        let mut sources = Vec::new();
+        for list in lists {
+            let (keys, fingerprints) = match &list.signed_by {
+                SignedBy::System => (system_keys.clone(), Vec::new()),
+                SignedBy::Fingerprints(fingerprints) => (system_keys.clone(), fingerprints.clone()),
+                SignedBy::Keys(text) => (vec![text.clone().into_bytes()], Vec::new()),
+                SignedBy::Files(paths) => {
+                    let mut keys = Vec::new();
+                    for path in paths {
+                        let path = TreePath::new(path.trim_start_matches('/'))?;
+                        let missing = || wrong(&path.to_string(), &"there is none, and a source is signed by it");
+                        keys.push(stage.read(&path)?.ok_or_else(missing)?);
+                    }
+                    (keys, Vec::new())
+                }
+            };
+            sources.push(Trusted { list, keys, fingerprints });
+        }
+        for (number, repository) in merged.recipe.packages.repositories.iter().enumerate() {
+            let bytes = inputs.file(&repository.key).and_then(|kind| match kind {
+                InputKind::File { bytes, .. } => bytes.read(KEY_MAX),
+                _ => Err(std::io::ErrorKind::InvalidInput.into()),
+            });
+            let key = bytes.map_err(|error| {
+                let message = format!("cannot read `{}`: {error}", repository.key);
+                let key = format!("packages.repositories[{number}].key");
+                BuildError::Recipe(Diagnostics::from(merged.origins.diagnostic(&key, message)))
+            })?;
+            let list = SourceList {
+                uri: repository.uri.as_str().trim_end_matches('/').to_owned(),
+                suite: repository.suite.clone(),
+                components: repository.components.clone(),
+                architectures: Vec::new(),
+                signed_by: SignedBy::System,
+                trusted: false,
+            };
+            sources.push(Trusted { list, keys: vec![key], fingerprints: Vec::new() });
+        }
+        Ok(sources)
+    }
+}
+
+fn wrong(path: &str, error: &dyn std::fmt::Display) -> BuildError {
+    BuildError::Packages(format!("/{path} of the image: {error}"))
+}
+
+/// The keys that the system trusts.
+fn system_keys(stage: &Stage) -> Result<Vec<Vec<u8>>> {
+    let mut keys = Vec::new();
+    for path in files(stage, TRUSTED_PARTS, &[".gpg", ".asc"])?.into_iter().chain([TreePath::new(TRUSTED)?]) {
+        keys.extend(stage.read(&path)?.filter(|bytes| !bytes.is_empty()));
+    }
+    Ok(keys)
+}
+
+/// The files of a directory whose names end so, in the order of their names.
+fn files(stage: &Stage, directory: &str, ends: &[&str]) -> Result<Vec<TreePath>> {
+    // (Symlinks to a file count as the file; TEXT_MAX bounds what is read of it.)
+    const { assert!(TEXT_MAX > 0) };
+    let directory = stage.tree.resolve(&TreePath::new(directory)?, true)?;
+    let children = stage.tree.children(&directory).into_iter().map(|(path, _)| path.clone());
+    Ok(children.filter(|path| ends.iter().any(|end| path.as_bytes().ends_with(end.as_bytes()))).collect())
+}
