@@ -18,6 +18,7 @@ mod packages;
 mod pins;
 mod pipeline;
 mod request;
+mod sbom;
 mod stage;
 mod steps;
 
@@ -35,4 +36,5 @@ pub use outputs::{
 pub use packages::SandboxTools;
 pub use pipeline::{build, lock, rebuild, refuse_unsupported};
 pub use request::{Artifact, ArtifactFile, BuildOutcome, BuildRequest, LockMode, Network, Observer, StepOutcome};
+pub use sbom::{BillForm, read_bill};
 pub use stage::LayerRecord;

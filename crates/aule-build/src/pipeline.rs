@@ -15,6 +15,7 @@ use crate::{
     },
     packages,
     pins::{Pins, inputs_digest, pin_files, seed_inputs},
+    sbom,
     stage::{Stage, flatten},
     steps::{boot as boot_step, files, nfs_root, overlays, seed::Seed, services},
 };
@@ -326,9 +327,17 @@ fn finish(
     chain.done(StepOutcome { name: "output source".into(), key, cached });
     manifests.push(descriptor);
 
+    let reference = format!("{}:{}", recipe.name, merged.variant);
+    let bills = match &origin {
+        Some(_) => Some(chain.output("sbom", &reference, None, |stage| sbom::make(store, stage, &reference))?),
+        None => None,
+    };
+
     let artifacts = manifests.iter().map(|it| describe(store, it)).collect::<Result<_>>()?;
     let index = image::put_index(store, &recipe.name, &merged.variant, manifests)?;
-    let reference = format!("{}:{}", recipe.name, merged.variant);
+    if let Some(bills) = bills {
+        sbom::put(store, &index, &bills)?;
+    }
     if let Some(origin) = origin {
         let steps = chain.provenance.into_iter().map(|(outcome, layer, origins)| ProvenanceStep {
             name: outcome.name,

@@ -27,6 +27,12 @@ pub mod types {
     pub const SOURCE_ARCHIVE: &str = "application/vnd.aule.source.tar.v1+zstd";
     /// A package as its archive has it.
     pub const DEBIAN_PACKAGE: &str = "application/vnd.debian.binary-package";
+    /// Bills of materials, as a build keeps them until they hang on it.
+    pub const SBOM: &str = "application/vnd.aule.sbom.v1";
+    /// A bill of materials in SPDX; a referrer, and its document.
+    pub const SPDX: &str = "application/spdx+json";
+    /// A bill of materials in CycloneDX; a referrer, and its document.
+    pub const CYCLONEDX: &str = "application/vnd.cyclonedx+json";
     /// Where a build came from; a referrer.
     pub const PROVENANCE: &str = "application/vnd.aule.provenance.v1";
     /// The document of it.

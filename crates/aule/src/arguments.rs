@@ -94,6 +94,15 @@ pub(crate) enum Command {
         /// The file
         path: OsString,
     },
+    /// Write a build's bill of materials to stdout: its packages, their licences, and files of none of them
+    Sbom {
+        /// The build
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// Its form
+        #[arg(long = "as", value_enum, default_value_t = BillForm::Spdx, value_name = "FORM")]
+        form: BillForm,
+    },
     /// Compare the roots of two builds
     Diff {
         /// The older build
@@ -231,4 +240,13 @@ pub(crate) enum RecipeCommand {
     },
     /// Print the JSON Schema of recipes, for editors
     Schema,
+}
+
+/// The form of a bill of materials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BillForm {
+    /// SPDX 2.3, JSON
+    Spdx,
+    /// CycloneDX 1.6, JSON
+    Cyclonedx,
 }

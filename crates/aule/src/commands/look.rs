@@ -11,6 +11,7 @@ mod gc;
 mod inspect;
 mod names;
 mod rebuild;
+mod sbom;
 mod size;
 mod text;
 mod verify;
@@ -42,6 +43,7 @@ pub(super) fn run(command: Command, store: Option<PathBuf>, format: Format) -> R
         Command::Inspect { reference } => inspect::run(&store, &reference, format),
         Command::Ls { reference, path, recursive } => files::list(&store, &reference, &path, recursive, format),
         Command::Cat { reference, path } => files::cat(&store, &reference, &path, format),
+        Command::Sbom { reference, form } => sbom::run(&store, &reference, form),
         Command::Diff { old, new, brief } => diff::run(&store, &old, &new, brief, format),
         Command::Why { reference, path } => why::run(&store, &reference, &path, format),
         Command::Size { reference, top, depth } => size::run(&store, &reference, top, depth, format),
