@@ -61,10 +61,13 @@ class Archive:
         os.makedirs(self.pool)
         self.home = tempfile.mkdtemp(prefix="aule-gpg-")
         self.key = os.path.join(directory, "archive.gpg")
-        self.gpg("--quick-generate-key", "Archive of a test <archive@example.invalid>", "ed25519", "sign", "never")
+        # The key is older than any snapshot.
+        self.gpg("--faked-system-time", "20200101T000000!", "--quick-generate-key", "Archive of a test <archive@example.invalid>", "ed25519", "sign", "never")
         with open(self.key, "wb") as file:
             file.write(self.gpg("--export", text=False))
         self.asked = []
+        # Called with the path of each request before it is answered.
+        self.before = lambda path: None
         self.stanzas = {}
         for package in packages:
             self.add(package)
@@ -85,7 +88,7 @@ class Archive:
         fields = {"Filename": f"pool/{name}", "Size": len(data), "SHA256": hashlib.sha256(data).hexdigest(), **changed}
         self.stanzas[package.name, package.version] = package.control() + "".join(f"{k}: {v}\n" for k, v in fields.items())
 
-    def publish(self, valid=86400, date=None, by_hash=True, sign=True, wrong_index=False, detached=False):
+    def publish(self, valid=86400, date=None, by_hash=True, sign=True, wrong_index=False, detached=False, more=""):
         """Writes the indices and the signed Release anew."""
         shutil.rmtree(self.suite, ignore_errors=True)
         place = f"main/binary-{self.architecture}"
@@ -104,15 +107,22 @@ class Archive:
         stamp = lambda at: time.strftime("%a, %d %b %Y %H:%M:%S UTC", time.gmtime(at))  # noqa: E731
         release = (f"Origin: Test\nSuite: stable\nCodename: stable\nDate: {stamp(now)}\nValid-Until: {stamp(now + valid)}\n"
                    f"Acquire-By-Hash: {'yes' if by_hash else 'no'}\nArchitectures: {self.architecture}\nComponents: main\n"
-                   f"SHA256:\n{listed}")
+                   f"{more}SHA256:\n{listed}")
         plain = os.path.join(self.suite, "Release")
         with open(plain, "w") as file:
             file.write(release)
         if sign and detached:
             self.gpg("--armor", "--output", plain + ".gpg", "--detach-sign", plain)
         elif sign:
-            self.gpg("--output", os.path.join(self.suite, "InRelease"), "--clearsign", plain)
+            then = ["--faked-system-time", f"{int(date)}!"] if date and date < time.time() else []
+            self.gpg(*then, "--output", os.path.join(self.suite, "InRelease"), "--clearsign", plain)
         return self
+
+    def freeze(self, identifier):
+        """Keeps the archive as it is now, as a snapshot service has it."""
+        place = os.path.join(self.directory, "www", "archive", "test", identifier)
+        for name in ("dists", "pool"):
+            shutil.copytree(os.path.join(self.directory, "www", name), os.path.join(place, name))
 
     def __enter__(self):
         archive = self
@@ -120,6 +130,10 @@ class Archive:
         class Handler(http.server.SimpleHTTPRequestHandler):
             def __init__(self, *arguments, **options):
                 super().__init__(*arguments, directory=os.path.join(archive.directory, "www"), **options)
+
+            def do_GET(self):
+                archive.before(self.path)
+                super().do_GET()
 
             def log_message(self, *arguments):
                 archive.asked.append(self.path)

@@ -97,7 +97,7 @@ pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &Impor
             return Err(BuildError::Locked(message.into()));
         }
     }
-    let fetched = indices::fetch(request, &system, &System::sources(&stage, merged, request.inputs)?)?;
+    let fetched = indices::fetch(request, &system, &System::sources(&stage, merged, request.inputs)?, wanted)?;
     let mut sources: Vec<(Packages, i32, Origin)> = vec![(index, LOCKED, Origin::Lock(pinned))];
     for mut fetched in fetched {
         let packages = std::mem::take(&mut fetched.packages);

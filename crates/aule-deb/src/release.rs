@@ -19,6 +19,8 @@ pub struct Release {
     pub date: Option<i64>,
     /// From when on it does not count any more.
     pub valid_until: Option<i64>,
+    /// Where the archive can be had as it was: an address with `@SNAPSHOTID@` in it (apt's `Snapshots`).
+    pub snapshots: Option<String>,
     /// Whether indices can be had by their digests, too.
     pub by_hash: bool,
     /// Whether packages come from it only where no other source has them, and are upgraded from it then.
@@ -90,6 +92,7 @@ impl Release {
             codename: field("Codename").into(),
             date: date("Date")?,
             valid_until: date("Valid-Until")?,
+            snapshots: Some(field("Snapshots")).filter(|it| it.contains("@SNAPSHOTID@")).map(str::to_owned),
             by_hash: is_yes("Acquire-By-Hash"),
             not_automatic: is_yes("NotAutomatic"),
             automatic_upgrades: is_yes("ButAutomaticUpgrades"),

@@ -93,6 +93,15 @@ pub struct Packages {
     /// Where packages come from beside the sources that the image has itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repositories: Vec<Repository>,
+    /// All archives as they were at this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Timestamp>,
+    /// Where the archive of a URI can be had as it was: a URL with `@SNAPSHOTID@` in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshots: BTreeMap<String, String>,
+    /// Whether an archive counts after its own `Valid-Until`, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_expired: bool,
 }
 
 /// An archive of Debian packages.

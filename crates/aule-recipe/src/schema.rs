@@ -129,7 +129,7 @@ struct BaseKeys {
     keyring: Option<String>,
 }
 
-/// Debian packages. Not supported by builds yet.
+/// Debian packages.
 #[derive(JsonSchema)]
 #[schemars(rename = "Packages", deny_unknown_fields)]
 struct PackagesKeys {
@@ -139,6 +139,12 @@ struct PackagesKeys {
     remove: Option<Vec<String>>,
     /// Where packages come from beside the sources that the image has itself.
     repositories: Option<Vec<RepositoryKeys>>,
+    /// All archives as they were at this time.
+    snapshot: Option<Date>,
+    /// Where the archive of a URI can be had as it was, in place of what it says itself: a URL with `@SNAPSHOTID@` in it.
+    snapshots: Option<BTreeMap<String, String>>,
+    /// Take an archive after its own `Valid-Until`, too: one that is kept as it was. Its signature must be right all the same.
+    accept_expired: Option<bool>,
 }
 
 /// An archive of Debian packages.

@@ -44,6 +44,15 @@ pub(crate) fn to_node(recipe: &Recipe) -> Node {
     if !repositories.is_empty() {
         packages.put("repositories", node(Value::List(repositories)));
     }
+    if let Some(snapshot) = recipe.packages.snapshot {
+        packages.string("snapshot", &snapshot.to_string());
+    }
+    let mut snapshots = Builder::default();
+    recipe.packages.snapshots.iter().for_each(|(archive, service)| snapshots.string(archive, service));
+    packages.put_map("snapshots", snapshots);
+    if recipe.packages.accept_expired {
+        packages.plain("accept_expired", "true");
+    }
     map.put_map("packages", packages);
     let overlays: Vec<&str> = recipe.overlays.iter().map(|overlay| overlay.name()).collect();
     map.strings("overlays", &overlays);

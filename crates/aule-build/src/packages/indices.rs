@@ -3,12 +3,13 @@
 use super::system::{System, Trusted};
 use crate::{BuildError, BuildRequest, Result};
 use aule_deb::{
-    index::{INDEX_MAX, Packages},
+    index::{INDEX_MAX, Packages as Index},
     release::{Listed, RELEASE_MAX, Release},
 };
 use aule_image::{Signature, SignatureError, verify_signature};
+use aule_recipe::Packages;
 use aule_store::download::{Progress, download, fetch_small};
-use aule_tree::Digest;
+use aule_tree::{Digest, Timestamp};
 use std::{
     fs::File,
     io::{self, Read},
@@ -18,6 +19,11 @@ use std::{
 const SIGNATURE_MAX: usize = 1 << 20;
 /// How far a `Release` may lie in the future, as clocks differ: a day in seconds.
 const CLOCK_SKEW: i64 = 86_400;
+/// How often a source is read anew that changes while it is read.
+const ATTEMPTS: u32 = 3;
+
+const EXPIRED: &str = "it has expired: the mirror is not kept up to date, or somebody keeps updates back; \
+                       `packages.accept_expired: true` takes it nevertheless";
 
 /// An index.
 pub(super) struct Fetched {
@@ -25,23 +31,46 @@ pub(super) struct Fetched {
     pub(super) uri: String,
     /// How it is called in messages.
     pub(super) name: String,
-    pub(super) packages: Packages,
+    pub(super) packages: Index,
     /// What apt thinks of its source.
     pub(super) priority: i32,
 }
 
 /// Fetches the indices of all sources of the image.
-pub(super) fn fetch(request: &BuildRequest<'_>, system: &System, sources: &[Trusted]) -> Result<Vec<Fetched>> {
+pub(super) fn fetch(
+    request: &BuildRequest<'_>,
+    system: &System,
+    sources: &[Trusted],
+    wanted: &Packages,
+) -> Result<Vec<Fetched>> {
     let mut fetched = Vec::new();
     for source in sources {
-        let place = format!("{}/{}", source.list.uri, source.list.directory());
-        let release = release(request, source, &place)?;
-        for index in source.list.indices(&system.architecture) {
-            // An architecture or a component that a suite does not have is no mistake of its sources, as apt sees it.
-            let Some((path, listed)) = release.forms(&index).into_iter().next() else { continue };
-            let packages = packages(request, &place, &path, listed, release.by_hash)?;
-            let name = format!("{} {} ({index})", source.list.uri, source.list.suite);
-            fetched.push(Fetched { uri: source.list.uri.clone(), name, packages, priority: release.priority() });
+        let uri = match wanted.snapshot {
+            Some(at) => snapshot(request, source, wanted, at)?,
+            None => source.list.uri.clone(),
+        };
+        let place = format!("{uri}/{}", source.list.directory());
+        // A snapshot is judged as of its time: it has expired long ago.
+        let time = wanted.snapshot.map(|at| Timestamp::from_seconds(at.seconds())).or(request.now);
+        let mut said = release(request, source, &place, time, wanted.accept_expired)?;
+        let mut attempts = 1..ATTEMPTS;
+        let indices = loop {
+            match indices(request, source, &system.architecture, &place, &said) {
+                Err(error @ BuildError::Download(_)) if attempts.next().is_some() => {
+                    // The mirror may have been brought up to date between the two; then it has another `Release` now.
+                    let now = release(request, source, &place, time, wanted.accept_expired)?;
+                    if now == said {
+                        return Err(error);
+                    }
+                    request.observer.note(&format!("{place} has changed meanwhile; once more"));
+                    said = now;
+                }
+                done => break done?,
+            }
+        };
+        for (index, packages) in indices {
+            let name = format!("{uri} {} ({index})", source.list.suite);
+            fetched.push(Fetched { uri: uri.clone(), name, packages, priority: said.priority() });
         }
     }
     if fetched.is_empty() {
@@ -51,8 +80,56 @@ pub(super) fn fetch(request: &BuildRequest<'_>, system: &System, sources: &[Trus
     Ok(fetched)
 }
 
+/// The indices of a source, by their names.
+fn indices(
+    request: &BuildRequest<'_>,
+    source: &Trusted,
+    architecture: &str,
+    place: &str,
+    release: &Release,
+) -> Result<Vec<(String, Index)>> {
+    let mut indices = Vec::new();
+    for index in source.list.indices(architecture) {
+        // An architecture or a component that a suite does not have is no mistake of its sources, as apt sees it.
+        let Some((path, listed)) = release.forms(&index).into_iter().next() else { continue };
+        let packages = packages(request, place, &path, listed, release.by_hash)?;
+        indices.push((index, packages));
+    }
+    Ok(indices)
+}
+
+/// Where an archive can be had as it was: as the recipe says, else as the archive itself does.
+fn snapshot(
+    request: &BuildRequest<'_>,
+    source: &Trusted,
+    wanted: &Packages,
+    at: aule_recipe::Timestamp,
+) -> Result<String> {
+    let uri = &source.list.uri;
+    let service = match wanted.snapshots.get(uri.trim_end_matches('/')) {
+        Some(service) => service.clone(),
+        None => {
+            let place = format!("{uri}/{}", source.list.directory());
+            let said = release(request, source, &place, request.now, wanted.accept_expired)?.snapshots;
+            said.ok_or_else(|| {
+                let message = format!("{uri} says nothing of a snapshot service; name it in `packages.snapshots`");
+                BuildError::Packages(message)
+            })?
+        }
+    };
+    // 2025-11-01T00:00:00Z is 20251101T000000Z there.
+    let id: String = at.to_string().chars().filter(|it| !matches!(it, '-' | ':')).collect();
+    Ok(service.replace("@SNAPSHOTID@", &id).trim_end_matches('/').to_owned())
+}
+
 /// The suite's `Release`, signed by one of its keys, and of the right time.
-fn release(request: &BuildRequest<'_>, source: &Trusted, place: &str) -> Result<Release> {
+fn release(
+    request: &BuildRequest<'_>,
+    source: &Trusted,
+    place: &str,
+    time: Option<Timestamp>,
+    accept_expired: bool,
+) -> Result<Release> {
     let unverified = |what: &str, error: Box<dyn std::error::Error + Send + Sync>| BuildError::Unverified {
         what: format!("{place}{what}"),
         source: error,
@@ -73,7 +150,7 @@ fn release(request: &BuildRequest<'_>, source: &Trusted, place: &str) -> Result<
     let mut failure: Option<SignatureError> = None;
     let mut text = None;
     for keys in &source.keys {
-        match verify_signature(&bytes, form, keys, request.now) {
+        match verify_signature(&bytes, form, keys, time) {
             Ok(verified) => {
                 let named =
                     |it: &String| verified.fingerprint.ends_with(&it.trim_end_matches('!').to_ascii_uppercase());
@@ -96,12 +173,11 @@ fn release(request: &BuildRequest<'_>, source: &Trusted, place: &str) -> Result<
     };
     let text = String::from_utf8_lossy(&text);
     let release = Release::parse(&text).map_err(|error| unverified(name, error.into()))?;
-    if let Some(now) = request.now.map(|it| it.seconds) {
-        let expired = release.valid_until.is_some_and(|until| now > until);
+    if let Some(now) = time.map(|it| it.seconds) {
+        let expired = !accept_expired && release.valid_until.is_some_and(|until| now > until);
         let future = release.date.is_some_and(|date| date > now + CLOCK_SKEW);
         if expired || future {
-            let reason =
-                if expired { "it has expired: the mirror is not kept up to date" } else { "it is of a day to come" };
+            let reason = if expired { EXPIRED } else { "it is of a day to come" };
             return Err(unverified(name, reason.into()));
         }
     }
@@ -109,7 +185,7 @@ fn release(request: &BuildRequest<'_>, source: &Trusted, place: &str) -> Result<
 }
 
 /// An index, of the size and digest that its `Release` says.
-fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, by_hash: bool) -> Result<Packages> {
+fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, by_hash: bool) -> Result<Index> {
     let failed = |error: aule_store::download::DownloadError| BuildError::Download(error.into());
     let digest = Digest::from_bytes(listed.sha256);
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
@@ -126,7 +202,7 @@ fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed,
     let mut text = String::new();
     let read = decoded(path, file).and_then(|reader| reader.take(INDEX_MAX as u64 + 1).read_to_string(&mut text));
     read.map_err(|error| wrong(&error))?;
-    Packages::parse(text).map_err(|error| wrong(&error))
+    Index::parse(text).map_err(|error| wrong(&error))
 }
 
 fn decoded(path: &str, file: File) -> io::Result<Box<dyn Read>> {

@@ -37,7 +37,8 @@ pub(crate) mod keys {
     pub(crate) const VARIANT: &[&str] =
         &["date", "packages", "overlays", "files", "services", "boot", "cloud_init", "root", "outputs"];
     pub(crate) const BASE: &[&str] = &["image", "sha256", "checksums", "signature", "keyring"];
-    pub(crate) const PACKAGES: &[&str] = &["install", "remove", "repositories"];
+    pub(crate) const PACKAGES: &[&str] =
+        &["install", "remove", "repositories", "snapshot", "snapshots", "accept_expired"];
     pub(crate) const REPOSITORY: &[&str] = &["uri", "suite", "components", "key"];
     pub(crate) const FILE: &[&str] =
         &["content", "source", "url", "sha256", "symlink", "remove", "directory", "mode", "owner", "group", "template"];

@@ -1,6 +1,8 @@
 //! The recipe's own keys. A fragment (one file, or one variant) is checked by itself, so that every mistake is found
 //! even where a merge would hide it; what only the merged recipe can break is checked there.
 
+use std::collections::BTreeMap;
+
 use super::{Context, boot, files, keys, names};
 use crate::recipe::{
     Base, CloudInit, Document, Input, Output, Packages, Recipe, Repository, Root, RootOver, Services, Writes,
@@ -229,8 +231,32 @@ fn packages(cx: &mut Context<'_>, node: &Node) -> Packages {
     let (install, remove) = (list("install", names::package), list("remove", names::package_name));
     let what = "`packages.repositories`";
     let nodes = node.get("repositories").map(|node| cx.list(node, what)).unwrap_or_default();
-    Packages { install, remove, repositories: nodes.iter().filter_map(|node| repository(cx, node)).collect() }
+    let repositories = nodes.iter().filter_map(|node| repository(cx, node)).collect();
+    let snapshot = node.get("snapshot").and_then(|node| {
+        let text = cx.letters(node, "`packages.snapshot`");
+        cx.parsed(node, "the time of the snapshot", text, str::parse)
+    });
+    let mut snapshots = BTreeMap::new();
+    if let Some(map) = node.get("snapshots").and_then(|node| cx.map(node, "`packages.snapshots`")) {
+        for (archive, entry) in map {
+            let node = &entry.value;
+            let Some(service) = cx.string(node, "a snapshot service") else { continue };
+            let is_address = service.replace(SNAPSHOT_ID, "20250101T000000Z").parse::<Url>().is_ok();
+            if is_address && service.contains(SNAPSHOT_ID) {
+                snapshots.insert(archive.text.trim_end_matches('/').to_owned(), service.to_owned());
+            } else {
+                let expected = format!("expected an address with `{SNAPSHOT_ID}` where the time belongs");
+                cx.report(node.span, format!("`{service}` cannot be a snapshot service"), expected);
+            }
+        }
+    }
+    let accept_expired = node.get("accept_expired").and_then(|node| cx.boolean(node, "`packages.accept_expired`"));
+    let accept_expired = accept_expired.unwrap_or_default();
+    Packages { install, remove, repositories, snapshot, snapshots, accept_expired }
 }
+
+/// What stands for the time in the address of a snapshot service, as in `Snapshots` of a `Release` file.
+const SNAPSHOT_ID: &str = "@SNAPSHOTID@";
 
 fn repository(cx: &mut Context<'_>, node: &Node) -> Option<Repository> {
     let what = "a repository";
