@@ -11,7 +11,7 @@ use crate::{
 use aule_image::{
     Checksums, DETECT_LENGTH, DecodedImage, Input as DecodeInput, Limits, ReadAt, Signature, detect, verify_signature,
 };
-use aule_recipe::{Diagnostics, Input, LockedBase, Merged};
+use aule_recipe::{BaseImage, Diagnostics, Input, LockedBase, Merged};
 use aule_store::{
     StepKey, Store,
     download::{Request, download, fetch_small},
@@ -67,7 +67,6 @@ struct BaseResult {
 impl WantedBase {
     /// Finds out which image is wanted. Signatures are judged here; where the lock has the image, its digest decides.
     pub(crate) fn find(request: &BuildRequest<'_>, merged: &Merged) -> Result<WantedBase> {
-        let base = &merged.recipe.base;
         if let Some(path) = &request.base {
             return Ok(WantedBase {
                 name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -77,6 +76,7 @@ impl WantedBase {
                 replaced: true,
             });
         }
+        let base = image(merged)?;
         let (location, name) = match &base.image {
             Input::Url(url) => (Location::Url(url.as_str().into()), url.as_str().to_owned()),
             Input::Local(local) => (Location::Local(local.path().into()), local.name().to_owned()),
@@ -192,13 +192,18 @@ impl WantedBase {
     }
 }
 
+/// The image that the recipe names.
+fn image(merged: &Merged) -> Result<&BaseImage> {
+    merged.recipe.base.image().ok_or(BuildError::Internal("a base of packages is taken for an image"))
+}
+
 fn key_of(image: Digest) -> Result<StepKey> {
     step_key("base", &image)
 }
 
 /// Finds the image's digest in the checksums, and judges their signature where the recipe names a keyring.
 fn judge(request: &BuildRequest<'_>, merged: &Merged, checksums: &Input) -> Result<(Digest, String)> {
-    let base = &merged.recipe.base;
+    let base = image(merged)?;
     let listed = read_small(request, merged, checksums, "base.checksums")?;
     let unverified = |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Unverified {
         what: checksums.name().to_owned(),

@@ -1,5 +1,6 @@
 //! Packages: what a recipe's names stand for, their files, and their installation.
 
+pub(crate) mod bootstrap;
 mod changes;
 mod debs;
 mod indices;
@@ -13,14 +14,14 @@ use aule_deb::{
     index::{Package, Packages},
     resolve::{Request, ResolveError, Source, Universe},
 };
-use aule_recipe::{Diagnostics, LockedPackage, Merged, Sha256};
+use aule_recipe::{Base, Diagnostics, LockedPackage, Merged, Sha256};
 use aule_tree::Timestamp;
 use indices::Fetched;
 pub use install::SandboxTools;
 pub(crate) use install::install;
 use serde::Serialize;
 use std::collections::BTreeSet;
-use system::System;
+use system::{System, Trusted};
 
 /// What has to be done to the base; it decides the result together with the base itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -65,8 +66,21 @@ enum Origin {
     Index(Fetched),
 }
 
-/// Finds what has to be done: from the lock alone where that answers the recipe, else from the signed indices, with what is
-/// locked preferred.
+/// What is asked for, and of which system.
+struct Question<'a> {
+    merged: &'a Merged,
+    /// The recipe key of `install`.
+    key: &'static str,
+    install: &'a [String],
+    remove: &'a [String],
+    /// Whether all that is essential is asked for, too.
+    essential: bool,
+    system: &'a System,
+    /// What the lock has of it.
+    locked: &'a [LockedPackage],
+}
+
+/// Finds what has to be done to the base.
 pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &ImportedBase) -> Result<Plan> {
     let wanted = &merged.recipe.packages;
     if wanted.is_empty() {
@@ -74,7 +88,48 @@ pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &Impor
     }
     let stage = Stage::open(request.store, std::slice::from_ref(&imported.base.layer), Timestamp::from_seconds(0))?;
     let system = System::read(&stage, merged)?;
-    let locked = &request.lock.packages;
+    let question = Question {
+        merged,
+        key: "packages.install",
+        install: &wanted.install,
+        remove: &wanted.remove,
+        essential: false,
+        system: &system,
+        locked: if is_of_this_base(request, merged, imported) { &request.lock.packages } else { &[] },
+    };
+    answer(request, &question, || {
+        let mut sources = System::sources(&stage, merged, request.inputs)?;
+        // A base of packages whose archive only this machine knows does not say where it is from.
+        if let (Base::Packages { packages }, None) = (&merged.recipe.base, &request.base)
+            && packages.uri.is_none()
+        {
+            sources.push(bootstrap::source(request, merged, packages)?);
+        }
+        Ok(sources)
+    })
+}
+
+/// Whether what is locked was looked for beside the base of now: packages of another release are no answer.
+fn is_of_this_base(request: &BuildRequest<'_>, merged: &Merged, imported: &ImportedBase) -> bool {
+    match (&merged.recipe.base, &request.base) {
+        (_, Some(_)) => true,
+        (Base::Packages { packages }, None) => request.lock.suite.as_ref() == Some(&packages.suite_line()),
+        (Base::Image(_), None) => match (&request.lock.base, &imported.lock) {
+            (Some(then), Some(now)) => then.url == now.url,
+            // Nothing is known of local images.
+            _ => request.lock.suite.is_none(),
+        },
+    }
+}
+
+/// Finds what has to be done: from the lock alone where that answers the question, else from the signed indices, with what
+/// is locked preferred.
+fn answer(
+    request: &BuildRequest<'_>,
+    question: &Question<'_>,
+    sources: impl FnOnce() -> Result<Vec<Trusted>>,
+) -> Result<Plan> {
+    let (system, locked) = (question.system, question.locked);
     let index = debs::index(request, &system.architecture, locked);
     let index = match (index, request.lock_mode) {
         (Ok(index), _) => index,
@@ -85,8 +140,12 @@ pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &Impor
         }
         (Err(error), _) => return Err(error),
     };
-    let pinned: Vec<LockedPackage> = if index.is_empty() { Vec::new() } else { locked.clone() };
-    let own = solve(merged, &system, &[(&index, LOCKED, &Origin::Lock(pinned.clone()))]);
+    let pinned: Vec<LockedPackage> = if index.is_empty() { Vec::new() } else { locked.to_vec() };
+    // A suite without anything essential is none: the lock knows nothing of it then.
+    let own = match question.essential && index.is_empty() {
+        true => Err(BuildError::Packages("the lock holds no packages".into())),
+        false => solve(question, &[(&index, LOCKED, &Origin::Lock(pinned.clone()))]),
+    };
     match own {
         Ok(plan) => return Ok(plan),
         Err(_) if request.lock_mode == LockMode::Add => {}
@@ -97,33 +156,40 @@ pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &Impor
             return Err(BuildError::Locked(message.into()));
         }
     }
-    let fetched = indices::fetch(request, &system, &System::sources(&stage, merged, request.inputs)?, wanted)?;
+    let fetched = indices::fetch(request, system, &sources()?, &question.merged.recipe.packages)?;
     let mut sources: Vec<(Packages, i32, Origin)> = vec![(index, LOCKED, Origin::Lock(pinned))];
     for mut fetched in fetched {
         let packages = std::mem::take(&mut fetched.packages);
         sources.push((packages, fetched.priority, Origin::Index(fetched)));
     }
     let sources: Vec<_> = sources.iter().map(|(packages, priority, origin)| (packages, *priority, origin)).collect();
-    solve(merged, &system, &sources)
+    solve(question, &sources)
 }
 
 /// What the lock pins goes before what any source offers (as a pin would have it, apt_preferences(5)).
 const LOCKED: i32 = 990;
 
-fn solve(merged: &Merged, system: &System, sources: &[(&Packages, i32, &Origin)]) -> Result<Plan> {
-    let wanted = &merged.recipe.packages;
+fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> Result<Plan> {
+    let system = question.system;
     let given: Vec<Source<'_>> =
         sources.iter().map(|(packages, priority, _)| Source { packages, priority: *priority }).collect();
     let index = |error: aule_deb::index::IndexError| BuildError::Packages(error.to_string());
-    let universe = Universe::new(&system.architecture, &system.installed, &given, &wanted.install).map_err(index)?;
-    let question = Request { install: wanted.install.clone(), remove: wanted.remove.clone() };
-    let solution = universe.resolve(&question).map_err(|error| at_its_place(merged, error))?;
+    let mut wanted = question.install.to_vec();
+    if question.essential {
+        let essential = sources.iter().flat_map(|(packages, ..)| packages.iter()).filter(Package::is_essential);
+        let fits = |it: &Package<'_>| it.architecture == system.architecture || it.architecture == "all";
+        let essential: BTreeSet<&str> = essential.filter(fits).map(|it| it.name).collect();
+        wanted.extend(essential.into_iter().map(str::to_owned));
+    }
+    let universe = Universe::new(&system.architecture, &system.installed, &given, &wanted).map_err(index)?;
+    let asked = Request { install: wanted, remove: question.remove.to_vec() };
+    let solution = universe.resolve(&asked).map_err(|error| at_its_place(question, error))?;
     let mut install = Vec::new();
     for (source, package) in &solution.install {
         let (_, _, origin) = sources.get(*source).ok_or(BuildError::Internal("a package is of no source"))?;
         install.push(deb(origin, package)?);
     }
-    let asked: BTreeSet<&str> = wanted.install.iter().filter_map(|it| it.split([':', '=']).next()).collect();
+    let asked: BTreeSet<&str> = asked.install.iter().filter_map(|it| it.split([':', '=']).next()).collect();
     let there: BTreeSet<&str> =
         system.installed.iter().filter(|it| it.state() == Some("installed")).map(|it| it.name).collect();
     let names = solution.install.iter().map(|(_, package)| package.name);
@@ -133,7 +199,7 @@ fn solve(merged: &Merged, system: &System, sources: &[(&Packages, i32, &Origin)]
 }
 
 /// An error at the place of the name that it is about.
-fn at_its_place(merged: &Merged, error: ResolveError) -> BuildError {
+fn at_its_place(question: &Question<'_>, error: ResolveError) -> BuildError {
     let name = match &error {
         ResolveError::Index(_) => return BuildError::Packages(error.to_string()),
         ResolveError::Unknown { name, .. }
@@ -142,9 +208,9 @@ fn at_its_place(merged: &Merged, error: ResolveError) -> BuildError {
         | ResolveError::Virtual { name, .. } => Some(name.as_str()),
         ResolveError::Contradiction(_) => None,
     };
-    let install = &merged.recipe.packages.install;
+    let (merged, install, list) = (question.merged, question.install, question.key);
     let number = name.and_then(|name| install.iter().position(|it| it.split([':', '=']).next() == Some(name)));
-    let key = number.map_or_else(|| "packages.install".to_owned(), |number| format!("packages.install[{number}]"));
+    let key = number.map_or_else(|| list.to_owned(), |number| format!("{list}[{number}]"));
     let diagnostic = merged.origins.diagnostic(&key, error.to_string());
     let diagnostic = match &error {
         ResolveError::Unknown { similar, .. } if !similar.is_empty() => {

@@ -19,7 +19,7 @@ use crate::{
     stage::{Stage, flatten},
     steps::{boot as boot_step, files, nfs_root, overlays, seed::Seed, services},
 };
-use aule_recipe::{Diagnostics, Lock, Merged, Output, Root, RootOver};
+use aule_recipe::{Base, Diagnostics, Lock, Merged, Output, Root, RootOver};
 use aule_store::{
     ARTIFACT_NAME, Build, Store,
     layer::ArchiveOptions,
@@ -34,10 +34,9 @@ use std::collections::BTreeMap;
 /// As [`build`].
 pub fn lock(request: &BuildRequest<'_>, merged: &Merged) -> Result<Lock> {
     let mut pins = pin_files(request, merged)?;
-    let wanted = WantedBase::find(request, merged)?;
-    let imported = wanted.import(request)?;
-    pins.lock.packages = packages::plan(request, merged, &imported)?.pins();
-    pins.lock.base = if wanted.replaced { request.lock.base.clone() } else { imported.lock };
+    let base = Found::find(request, merged)?;
+    let plan = packages::plan(request, merged, &base.imported)?;
+    base.pin(&mut pins.lock, &plan);
     Ok(pins.lock)
 }
 
@@ -51,21 +50,59 @@ pub fn build(request: &BuildRequest<'_>, merged: &Merged) -> Result<BuildOutcome
     let inputs = Snapshot::new(request.inputs);
     let request = &request.with_inputs(&inputs);
     let mut pins = pin_files(request, merged)?;
-    let wanted = WantedBase::find(request, merged)?;
-    let imported = wanted.import(request)?;
-    request.observer.step("base", imported.cached);
-    pins.lock.base = if wanted.replaced { request.lock.base.clone() } else { imported.lock.clone() };
+    let base = Found::find(request, merged)?;
+    request.observer.step("base", base.imported.cached);
+    let plan = packages::plan(request, merged, &base.imported)?;
+    base.pin(&mut pins.lock, &plan);
     // Files were compared when they were pinned. What the lock holds for other variants is not this build's business.
     if request.lock_mode == LockMode::Locked && pins.lock.base != request.lock.base {
         return Err(BuildError::Locked(
             "the lock has another base image than the recipe; run `aule lock` and commit the result".into(),
         ));
     }
-    let plan = packages::plan(request, merged, &imported)?;
-    pins.lock.packages = plan.pins();
-    let origin =
-        BaseOrigin { image: wanted.name.clone(), replaced: wanted.replaced, verified: wanted.verified.clone() };
-    finish(request, merged, imported, pins, &plan, Some(origin))
+    finish(request, merged, base.imported, pins, &plan, Some(base.origin))
+}
+
+/// The base of a build, and what lock and provenance say of it.
+struct Found {
+    imported: ImportedBase,
+    /// What the lock has from now on of base, suite and the packages of the base.
+    lock: Lock,
+    origin: BaseOrigin,
+}
+
+impl Found {
+    /// Imports the image, or makes the base of its packages.
+    fn find(request: &BuildRequest<'_>, merged: &Merged) -> Result<Found> {
+        if let (Base::Packages { packages }, None) = (&merged.recipe.base, &request.base) {
+            let (imported, pins) = packages::bootstrap::import(request, merged, packages)?;
+            let suite = packages.suite_line();
+            let origin = BaseOrigin {
+                image: format!("packages of {suite}"),
+                replaced: false,
+                verified: "indices signed by the recipe's key".into(),
+            };
+            let lock = Lock { suite: Some(suite), packages: pins, ..Lock::default() };
+            return Ok(Found { imported, lock, origin });
+        }
+        let wanted = WantedBase::find(request, merged)?;
+        let imported = wanted.import(request)?;
+        // Another image in its place is no reason to forget the recipe's own.
+        let lock = match wanted.replaced {
+            true => Lock { base: request.lock.base.clone(), ..Lock::default() },
+            false => Lock { base: imported.lock.clone(), ..Lock::default() },
+        };
+        let origin = BaseOrigin { image: wanted.name, replaced: wanted.replaced, verified: wanted.verified };
+        Ok(Found { imported, lock, origin })
+    }
+
+    fn pin(&self, lock: &mut Lock, plan: &packages::Plan) {
+        lock.base.clone_from(&self.lock.base);
+        lock.suite.clone_from(&self.lock.suite);
+        lock.packages = self.lock.packages.iter().cloned().chain(plan.pins()).collect();
+        lock.packages.sort_unstable();
+        lock.packages.dedup();
+    }
 }
 
 /// Builds again what `build` was built from, from its `source` artifact and its own base layer alone.
@@ -81,6 +118,7 @@ pub fn rebuild(request: &BuildRequest<'_>, of: &Build) -> Result<BuildOutcome> {
     // Fetched files stand in the layers of the build.
     let mut pins = pin_files(&request, &merged)?;
     pins.lock.base.clone_from(&lock.base);
+    pins.lock.suite.clone_from(&lock.suite);
     if source::fetches(&merged.recipe) {
         let (_, contents) = of.tree(request.store)?;
         for digest in pins.files.values().filter(|digest| !request.store.has_blob(**digest)) {
@@ -94,7 +132,8 @@ pub fn rebuild(request: &BuildRequest<'_>, of: &Build) -> Result<BuildOutcome> {
     let key = step_key("base", &source.base.info.image)?;
     let imported = ImportedBase { base: source.base, key, cached: true, lock: lock.base };
     let plan = packages::plan(&request, &merged, &imported)?;
-    pins.lock.packages = plan.pins();
+    // Those of a base of packages stand in its layer.
+    pins.lock.packages = if lock.suite.is_some() { lock.packages } else { plan.pins() };
     finish(&request, &merged, imported, pins, &plan, None)
 }
 
@@ -205,7 +244,7 @@ pub(crate) fn staged(request: &BuildRequest<'_>, merged: &Merged) -> Result<Stag
     };
     gather(refuse_unsupported(merged))?;
     let pins = pin_files(request, merged)?;
-    let imported = WantedBase::find(request, merged)?.import(request)?;
+    let imported = Found::find(request, merged)?.imported;
     request.observer.step("base", imported.cached);
     let info = &imported.base.info;
     let date = merged.recipe.date.map_or(info.newest, |date| Timestamp::from_seconds(date.seconds()));
@@ -319,7 +358,7 @@ fn finish(
     let descriptor = match found {
         Some(found) => found,
         None => {
-            let made = source::make(store, &source, request.inputs, &plan.pins(), request.jobs)?;
+            let made = source::make(store, &source, request.inputs, &pins.lock.packages, request.jobs)?;
             store.set_step_result(key, &artifact::blobs(store, std::slice::from_ref(&made))?, &made)?;
             made
         }

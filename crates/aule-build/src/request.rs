@@ -24,6 +24,8 @@ pub struct Network {
     pub proxies: Option<Proxies>,
     /// PEM certificates to trust beside the built-in roots.
     pub extra_roots: Vec<u8>,
+    /// The archive of Debian packages for a base that names none.
+    pub mirror: Option<String>,
 }
 
 /// What may happen to the lock.

@@ -6,12 +6,17 @@ use aule_store::{
     layer::{Archive, ArchiveOptions, ArchiveWriter, Contents},
     oci::{Descriptor, media_type},
 };
-use aule_tree::{Content, Digest, Inode, Kind, LayerEntry, Metadata, Timestamp, Tree, TreePath, What, diff};
+use aule_tree::{Content, Digest, Hasher, Inode, Kind, LayerEntry, Metadata, Timestamp, Tree, TreePath, What, diff};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, Read, Write},
+};
 
 /// The largest file of the image that a step reads or edits whole (unit files, passwd, config.txt).
 pub(crate) const TEXT_MAX: u64 = 16 << 20;
+/// Files up to this size are kept in memory until the layer is written.
+const MEMORY_MAX: u64 = 64 << 10;
 
 /// A finished layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +68,21 @@ impl Stage {
             origins: BTreeMap::new(),
             templates: Vec::new(),
         })
+    }
+
+    /// A tree that is in no layer yet.
+    pub(crate) fn begin(tree: Tree, date: Timestamp) -> Self {
+        Stage {
+            // Whatever it has is a change.
+            before: Tree::new(Metadata::root_owned(0, Timestamp::from_seconds(0))),
+            tree,
+            contents: Contents::default(),
+            fresh: HashMap::new(),
+            held: Vec::new(),
+            date,
+            origins: BTreeMap::new(),
+            templates: Vec::new(),
+        }
     }
 
     /// Where the contents of the tree as it was committed last lie.
@@ -149,9 +169,41 @@ impl Stage {
         }
     }
 
-    /// Keeps a file until the layer is written.
-    pub(crate) fn hold(&mut self, file: tempfile::TempPath) {
-        self.held.push(file);
+    /// Reads a file that something in the tree is about to have, into memory where it is small, else to a file that is kept
+    /// until the layer is written. [`Stage::bring`] takes what this gives.
+    pub(crate) fn keep(
+        &mut self,
+        store: &Store,
+        path: &TreePath,
+        size: u64,
+        bytes: &mut dyn Read,
+    ) -> Result<(Content, Bytes)> {
+        let failed = |source: io::Error| BuildError::ReadFile { path: path.clone(), source };
+        if size <= MEMORY_MAX {
+            let mut memory = Vec::new();
+            bytes.take(MEMORY_MAX + 1).read_to_end(&mut memory).map_err(failed)?;
+            let content = Content { digest: Digest::of(&memory), size: memory.len() as u64, sparse: None };
+            return Ok((content, Bytes::Memory(memory.into())));
+        }
+        let mut file = io::BufWriter::new(store.temporary_file()?);
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 256 << 10];
+        let mut length = 0;
+        loop {
+            let read = bytes.read(&mut buffer).map_err(failed)?;
+            if read == 0 {
+                break;
+            }
+            let piece = buffer.get(..read).unwrap_or_default();
+            hasher.update(piece);
+            file.write_all(piece).map_err(failed)?;
+            length += read as u64;
+        }
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        let path = file.into_temp_path();
+        let bytes = Bytes::of_file(path.to_path_buf());
+        self.held.push(path);
+        Ok((Content { digest: hasher.finish(), size: length, sparse: None }, bytes))
     }
 
     /// Puts a symlink, a directory, or whatever else has no content.

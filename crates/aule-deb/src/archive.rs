@@ -113,6 +113,8 @@ pub struct Entry {
     pub mode: u32,
     /// User and group, by number.
     pub owner: (u64, u64),
+    /// When it was changed last, in seconds since 1970.
+    pub mtime: u64,
 }
 
 impl<R: Read> Deb<R> {
@@ -198,9 +200,10 @@ impl<R: Read> Deb<R> {
                 _ => continue,
             };
             let header = entry.header();
-            let numbers = (|| Ok::<_, io::Error>((header.mode()? & 0o7777, (header.uid()?, header.gid()?))))();
-            let (mode, owner) = numbers.map_err(over)?;
-            each(&Entry { path, what, mode, owner }, &mut entry)?;
+            let numbers =
+                (|| Ok::<_, io::Error>((header.mode()? & 0o7777, (header.uid()?, header.gid()?), header.mtime()?)))();
+            let (mode, owner, mtime) = numbers.map_err(over)?;
+            each(&Entry { path, what, mode, owner, mtime }, &mut entry)?;
         }
         Ok(())
     }

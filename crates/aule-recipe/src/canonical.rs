@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256 as Hasher};
 
 use crate::diagnostic::Diagnostics;
 use crate::load::load;
-use crate::recipe::Recipe;
+use crate::recipe::{Base, Recipe};
 use crate::show::to_node;
 use crate::value::Sha256;
 use crate::yaml::emit;
@@ -44,6 +44,9 @@ pub enum CanonicalError {
 /// named relative to the main recipe. The same for the same recipe however its files were laid out and wherever they lay.
 pub fn canonical(recipe: &Recipe) -> Vec<u8> {
     let mut recipe = recipe.clone();
+    if let Base::Packages { packages } = &mut recipe.base {
+        packages.include.sort_unstable();
+    }
     let services = &mut recipe.services;
     for set in [
         &mut recipe.packages.install,

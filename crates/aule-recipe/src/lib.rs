@@ -33,8 +33,8 @@ pub use lock::{BaseEntry, Lock, LockDifference, LockItem, LockedBase, LockedFile
 pub use origins::Origins;
 pub use path::{ImagePath, ImagePathError, LocalPath};
 pub use recipe::{
-    Base, Boot, CloudInit, Cmdline, Document, FileEntry, FileKind, Input, Output, Packages, Recipe, Repository, Root,
-    RootOver, Services, Writes,
+    Base, BaseImage, BasePackages, Boot, CloudInit, Cmdline, Document, FileEntry, FileKind, Input, Output, Packages,
+    Recipe, Repository, Root, RootOver, Services, Writes,
 };
 pub use schema::json_schema;
 pub use show::show;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::convert::Context;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::recipe::Recipe;
+use crate::recipe::{Base, Recipe};
 use crate::show::{Builder, node};
 use crate::source::SourceMap;
 use crate::value::{Sha256, Url};
@@ -18,7 +18,7 @@ use crate::yaml::{KeyRule, Node, Value, emit, parse};
 /// The version that this program writes and reads.
 const VERSION: &str = "1";
 
-const KEYS: &[&str] = &["version", "base", "packages", "files"];
+const KEYS: &[&str] = &["version", "base", "suite", "packages", "files"];
 const BASE_KEYS: &[&str] = &["url", "size", "sha256", "verified"];
 const PACKAGE_KEYS: &[&str] = &["name", "version", "architecture", "url", "size", "sha256"];
 const FILE_KEYS: &[&str] = &["url", "size", "sha256"];
@@ -28,6 +28,8 @@ const FILE_KEYS: &[&str] = &["url", "size", "sha256"];
 pub struct Lock {
     /// The upstream image.
     pub base: Option<LockedBase>,
+    /// Of which suite the packages of the base are, if it is made of packages ([`crate::BasePackages::suite_line`]).
+    pub suite: Option<String>,
     /// Every package that an installation brings, sorted by name, architecture and version.
     pub packages: Vec<LockedPackage>,
     /// Every fetched file, sorted by URL.
@@ -115,6 +117,9 @@ impl Lock {
             entry.string("verified", &base.verified);
             map.put("base", node(Value::Map(entry.0)));
         }
+        if let Some(suite) = &self.suite {
+            map.string("suite", suite);
+        }
         let packages: BTreeSet<&LockedPackage> = self.packages.iter().collect();
         let packages = packages.into_iter().map(|package| {
             let mut entry = Builder::default();
@@ -154,7 +159,8 @@ impl Lock {
         let mut difference = LockDifference::default();
         if base == BaseEntry::Compared {
             // A local image is an input like an overlay: nothing of it is locked.
-            let wanted = recipes.first().map(|recipe| &recipe.base).filter(|base| base.image.as_local().is_none());
+            let base = recipes.first().map(|recipe| &recipe.base);
+            let wanted = base.and_then(|base| base.image()).filter(|base| base.image.as_local().is_none());
             let name = wanted.map(|base| base.image.name());
             let locked = self.base.as_ref();
             match (name, locked) {
@@ -167,6 +173,16 @@ impl Lock {
                     difference.missing.extend(name.map(|name| LockItem::Base(name.to_owned())));
                     difference.unused.extend(locked.map(|locked| LockItem::Base(locked.url.clone())));
                 }
+            }
+        }
+        if base == BaseEntry::Compared {
+            let wanted = recipes.first().and_then(|recipe| match &recipe.base {
+                Base::Packages { packages } => Some(packages.suite_line()),
+                Base::Image(_) => None,
+            });
+            if wanted != self.suite {
+                difference.missing.extend(wanted.map(LockItem::Suite));
+                difference.unused.extend(self.suite.clone().map(LockItem::Suite));
             }
         }
         let mut wanted: BTreeMap<&str, Vec<Option<&Sha256>>> = BTreeMap::new();
@@ -200,6 +216,13 @@ impl Lock {
                         self.base = None;
                     }
                 }
+                // Its packages are those of another suite.
+                LockItem::Suite(suite) => {
+                    if self.suite.as_ref() == Some(suite) {
+                        self.suite = None;
+                        self.packages.clear();
+                    }
+                }
                 LockItem::File(url) => self.files.retain(|file| file.url != *url),
             }
         }
@@ -220,6 +243,8 @@ pub enum BaseEntry {
 pub enum LockItem {
     /// The base image, by URL or name.
     Base(String),
+    /// The suite of a base of packages.
+    Suite(String),
     /// A fetched file, by URL.
     File(String),
 }
@@ -228,6 +253,7 @@ impl fmt::Display for LockItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Base(url) => write!(f, "base image {url}"),
+            Self::Suite(suite) => write!(f, "the packages of {suite}"),
             Self::File(url) => write!(f, "file {url}"),
         }
     }
@@ -280,6 +306,9 @@ fn read(cx: &mut Context<'_>, root: &Node) -> Lock {
     }
     if let Some(node) = root.get("base") {
         lock.base = read_base(cx, node);
+    }
+    if let Some(node) = root.get("suite") {
+        lock.suite = cx.string(node, "the suite").map(str::to_owned);
     }
     if let Some(node) = root.get("packages") {
         let items = cx.list(node, "`packages`");

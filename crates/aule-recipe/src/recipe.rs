@@ -37,10 +37,58 @@ pub struct Recipe {
     pub outputs: Vec<Output>,
 }
 
+/// What a build begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Base {
+    /// An upstream image.
+    Image(BaseImage),
+    /// A root made of packages alone.
+    Packages {
+        /// Of which.
+        packages: BasePackages,
+    },
+}
+
+impl Base {
+    /// The upstream image, if it is one.
+    pub fn image(&self) -> Option<&BaseImage> {
+        match self {
+            Self::Image(image) => Some(image),
+            Self::Packages { .. } => None,
+        }
+    }
+}
+
+/// A root made of Debian packages: all essential ones of a suite, `include`, and what they need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasePackages {
+    /// Where the archive is; without it whoever builds says it.
+    pub uri: Option<Url>,
+    /// The suite, such as `trixie`.
+    pub suite: String,
+    /// Such as `main`.
+    pub components: Vec<String>,
+    /// OpenPGP public keys that may sign the suite.
+    pub key: LocalPath,
+    /// Debian's name of the architecture.
+    pub architecture: String,
+    /// Names, each with an optional `=version`; a set.
+    pub include: Vec<String>,
+}
+
+impl BasePackages {
+    /// What a lock says of it: the suite, its components, the architecture.
+    pub fn suite_line(&self) -> String {
+        format!("{} {} [{}]", self.suite, self.components.join(" "), self.architecture)
+    }
+}
+
 /// The upstream image and how it is verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Base {
+pub struct BaseImage {
     /// The image, raw or compressed.
     pub image: Input,
     /// The image's digest; not together with `checksums`.
@@ -308,15 +356,20 @@ impl Recipe {
     /// Every file and directory of this machine that the recipe reads, the base's included, in the recipe's order;
     /// a path that is named twice comes twice.
     pub fn local_inputs(&self) -> Vec<&LocalPath> {
-        let base = [&self.base.checksums, &self.base.signature].into_iter().flatten();
-        let base = std::iter::once(&self.base.image).chain(base).filter_map(Input::as_local).chain(&self.base.keyring);
+        let base: Vec<&LocalPath> = match &self.base {
+            Base::Image(base) => {
+                let more = [&base.checksums, &base.signature].into_iter().flatten();
+                std::iter::once(&base.image).chain(more).filter_map(Input::as_local).chain(&base.keyring).collect()
+            }
+            Base::Packages { packages } => vec![&packages.key],
+        };
         let files = self.files.values().filter_map(|entry| match &entry.kind {
             FileKind::Source(local) => Some(local),
             _ => None,
         });
         let documents = self.cloud_init.documents().filter_map(Document::as_local);
         let keys = self.packages.repositories.iter().map(|it| &it.key);
-        base.chain(keys).chain(&self.overlays).chain(files).chain(documents).collect()
+        base.into_iter().chain(keys).chain(&self.overlays).chain(files).chain(documents).collect()
     }
 
     /// Every URL that a `files:` entry fetches, with the digest that the recipe demands, in the order of their paths.

@@ -112,7 +112,7 @@ struct HttpUrl(
     String,
 );
 
-/// The upstream image and how it is verified.
+/// What the build begins with: an upstream image and how it is verified, or packages alone.
 #[derive(JsonSchema)]
 #[schemars(rename = "Base", deny_unknown_fields)]
 struct BaseKeys {
@@ -127,6 +127,26 @@ struct BaseKeys {
     signature: Option<String>,
     /// OpenPGP public keys that may sign, binary or armored: a local path.
     keyring: Option<String>,
+    /// A root made of Debian packages, in place of an image.
+    packages: Option<BasePackagesKeys>,
+}
+
+/// A root made of Debian packages: all essential ones of a suite, `include`, and what they need.
+#[derive(JsonSchema)]
+#[schemars(rename = "BasePackages", deny_unknown_fields)]
+struct BasePackagesKeys {
+    /// Where the archive is; `dists` lies below it. Without it the mirror of `--mirror`, or of the building machine's apt.
+    uri: Option<String>,
+    /// The suite, such as `trixie`.
+    suite: Option<String>,
+    /// Such as `main`, which is the default.
+    components: Option<Vec<String>>,
+    /// OpenPGP public keys that may sign the suite, binary or armored: a local path.
+    key: Option<String>,
+    /// Debian's name of the architecture; `arm64` by default.
+    architecture: Option<String>,
+    /// Packages beside the essential ones, each with an optional `=version`.
+    include: Option<Vec<String>>,
 }
 
 /// Debian packages.

@@ -78,6 +78,22 @@ pub(crate) fn to_node(recipe: &Recipe) -> Node {
 
 fn base(base: &Base) -> Node {
     let mut map = Builder::default();
+    let base = match base {
+        Base::Image(image) => image,
+        Base::Packages { packages } => {
+            let mut inner = Builder::default();
+            if let Some(uri) = &packages.uri {
+                inner.string("uri", uri.as_str());
+            }
+            inner.string("suite", &packages.suite);
+            inner.strings("components", &packages.components);
+            inner.string("key", packages.key.name());
+            inner.string("architecture", &packages.architecture);
+            inner.strings("include", &packages.include);
+            map.put_map("packages", inner);
+            return node(Value::Map(map.0));
+        }
+    };
     map.string("image", base.image.name());
     if let Some(sha256) = &base.sha256 {
         map.string("sha256", &sha256.to_string());

@@ -57,7 +57,7 @@ fn canonical_form_reads_back() {
     assert_eq!(canonical(&back), bytes);
     assert_eq!(back.overlays[0].path(), Path::new("../overlays/b"));
     let absolute = one("name: t\nbase: {image: /data/pi.img}\n").unwrap().recipe;
-    assert_eq!(from_canonical(&canonical(&absolute)).unwrap().base.image.name(), "pi.img");
+    assert_eq!(from_canonical(&canonical(&absolute)).unwrap().base.image().unwrap().image.name(), "pi.img");
 }
 
 #[test]
@@ -153,6 +153,7 @@ fn digest(byte: u8) -> Sha256 {
 
 fn sample_lock() -> Lock {
     Lock {
+        suite: None,
         base: Some(LockedBase {
             url: "https://example.org/pi.img.xz".into(),
             size: 1_234_567,

@@ -50,8 +50,8 @@ outputs: [boot, nfs-root, oci, boot]
     let recipe = &merged.recipe;
     assert_eq!(recipe.name, "ainur");
     assert_eq!(merged.variant, "default");
-    assert_eq!(recipe.base.image.name(), "https://example.org/releases/24.04/pi.img.xz");
-    assert_eq!(recipe.base.keyring.as_ref().unwrap().path(), Path::new("recipes/keys/cdimage.asc"));
+    assert_eq!(recipe.base.image().unwrap().image.name(), "https://example.org/releases/24.04/pi.img.xz");
+    assert_eq!(recipe.base.image().unwrap().keyring.as_ref().unwrap().path(), Path::new("recipes/keys/cdimage.asc"));
     assert_eq!(recipe.date.unwrap().to_string(), "2025-11-01T00:00:00Z");
     assert_eq!(recipe.packages.install, ["nfs-common"]);
     let overlays: Vec<_> = recipe.overlays.iter().map(|o| (o.path().to_str().unwrap(), o.name())).collect();
@@ -87,7 +87,7 @@ outputs: [boot, nfs-root, oci, boot]
 #[test]
 fn defaults() {
     let merged = one(BASE).unwrap();
-    assert!(matches!(merged.recipe.base.image, Input::Local(_)));
+    assert!(matches!(merged.recipe.base.image().unwrap().image, Input::Local(_)));
     assert_eq!(merged.recipe.outputs, [Output::Oci]);
     assert_eq!(merged.recipe.root, None);
     let root = one("name: t\nbase: {image: b}\nroot: {over: nfs}\n").unwrap().recipe.root.unwrap();
@@ -122,7 +122,7 @@ fn variants_and_extends_merge() {
     let disk = set.variant("disk").unwrap();
     let overlays: Vec<_> = disk.recipe.overlays.iter().map(|o| (o.path().to_str().unwrap(), o.name())).collect();
     assert_eq!(overlays, [("recipes/lib/ov", "lib/ov"), ("recipes/own", "own")]);
-    assert_eq!(disk.recipe.base.image.name(), "img/b.img");
+    assert_eq!(disk.recipe.base.image().unwrap().image.name(), "img/b.img");
     // The whole entry is replaced: no mode is left from the parent's.
     assert_eq!(disk.recipe.files["/etc/a"].mode, None);
     assert_eq!(disk.recipe.services.mask, ["w.timer", "x.timer", "y.timer"]);
@@ -288,8 +288,8 @@ fn mistakes_of_the_base() {
     }
     // An absolute path is allowed here, and is not spread.
     let merged = one("name: t\nbase: {image: /data/pi.img, checksums: /data/SUMS, keyring: /k/k.asc}\n").unwrap();
-    assert_eq!(merged.recipe.base.image.name(), "pi.img");
-    assert_eq!(merged.recipe.base.image.as_local().unwrap().path(), Path::new("/data/pi.img"));
+    assert_eq!(merged.recipe.base.image().unwrap().image.name(), "pi.img");
+    assert_eq!(merged.recipe.base.image().unwrap().image.as_local().unwrap().path(), Path::new("/data/pi.img"));
     let text = errors(&[("m.yaml", "base: {image: i}\n")]);
     assert!(text.contains("the recipe has no name"), "{text}");
 }

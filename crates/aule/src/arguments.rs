@@ -175,6 +175,9 @@ pub(crate) struct BuildArguments {
     /// Take this local image in place of the recipe's
     #[arg(long, value_name = "FILE")]
     pub(crate) base: Option<PathBuf>,
+    /// The archive of Debian packages for a base that names none [default: that of this machine's apt]
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
     /// Fail if the lock would have to change
     #[arg(long, conflicts_with = "update")]
     pub(crate) locked: bool,
@@ -194,6 +197,9 @@ pub(crate) struct LockArguments {
     /// Resolve again what is locked: everything, or the URL that is named; may be given several times
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
     pub(crate) update: Option<Vec<String>>,
+    /// The archive of Debian packages for a base that names none [default: that of this machine's apt]
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
 }
 
 /// Arguments of `check`.
@@ -207,6 +213,9 @@ pub(crate) struct CheckArguments {
     /// Take this local image in place of the recipe's
     #[arg(long, value_name = "FILE")]
     pub(crate) base: Option<PathBuf>,
+    /// The archive of Debian packages for a base that names none [default: that of this machine's apt]
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
 }
 
 /// What to do with sites.

@@ -2,9 +2,14 @@
 
 use crate::failure::Failure;
 use aule_build::{Network, SandboxTools};
+use aule_deb::sources::{deb822, one_line};
 use aule_store::Store;
 use aule_tree::Timestamp;
-use std::{env, path::PathBuf, time::SystemTime};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 /// Opens the store: `--store`, else `$AULE_STORE`, else `$XDG_DATA_HOME/aule/store`, else `~/.local/share/aule/store`.
 pub(crate) fn store(argument: Option<PathBuf>) -> Result<Store, Failure> {
@@ -41,9 +46,42 @@ pub(crate) fn sandbox() -> Option<SandboxTools> {
     Some(SandboxTools { program, search })
 }
 
-/// Proxies from `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, and the certificates that the system trusts.
-pub(crate) fn network() -> Network {
-    Network { proxies: proxies(), extra_roots: certificates() }
+/// Proxies from `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, the certificates that the system trusts, and the
+/// archive of Debian packages: `--mirror`, else that of this machine's apt.
+pub(crate) fn network(mirror: Option<&str>) -> Network {
+    let mirror = mirror.map(str::to_owned).or_else(|| machine_mirror(Path::new("/etc/apt")));
+    Network { proxies: proxies(), extra_roots: certificates(), mirror }
+}
+
+/// The first archive that an apt with this directory of settings has of a whole release: updates and security fixes lie
+/// elsewhere. What cannot be read is no source.
+fn machine_mirror(apt: &Path) -> Option<String> {
+    let parts = fs::read_dir(apt.join("sources.list.d")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = parts.collect();
+    files.sort();
+    files.push(apt.join("sources.list"));
+    let lists = files.into_iter().flat_map(|path| {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let read = match path.extension().and_then(|it| it.to_str()) {
+            Some("sources") => deb822(&text),
+            Some("list") => one_line(&text),
+            _ => Ok(Vec::new()),
+        };
+        read.unwrap_or_default()
+    });
+    lists.filter(|list| !list.suite.contains(['-', '/'])).find_map(|list| {
+        let uri = match list.uri.strip_prefix("mirror+file:") {
+            // A list of mirrors (apt-transport-mirror(1)): the first one.
+            Some(file) => {
+                let text = fs::read_to_string(file).ok()?;
+                text.lines()
+                    .find_map(|line| line.split_whitespace().next().filter(|it| !it.starts_with('#')))?
+                    .to_owned()
+            }
+            None => list.uri,
+        };
+        (uri.starts_with("http://") || uri.starts_with("https://")).then_some(uri)
+    })
 }
 
 fn proxies() -> Option<aule_store::download::Proxies> {
@@ -72,4 +110,29 @@ fn certificates() -> Vec<u8> {
         Some("/etc/ssl/cert.pem".into()),
     ];
     candidates.into_iter().flatten().find_map(|path| std::fs::read(path).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::machine_mirror;
+    use std::fs;
+
+    #[test]
+    fn the_mirror_of_apt() {
+        let apt = tempfile::tempdir().unwrap();
+        let parts = apt.path().join("sources.list.d");
+        fs::create_dir(&parts).unwrap();
+        assert_eq!(machine_mirror(apt.path()), None);
+        fs::write(apt.path().join("sources.list"), "deb http://old.example/debian trixie main\n").unwrap();
+        assert_eq!(machine_mirror(apt.path()).as_deref(), Some("http://old.example/debian"));
+        let mirrors = apt.path().join("mirrors");
+        fs::write(&mirrors, "# first\n\nhttps://near.example/debian\tpriority:1\nhttp://far.example/debian\n").unwrap();
+        let text = format!(
+            "Types: deb\nURIs: http://security.example/\nSuites: trixie-security\nComponents: main\n\n\
+             Types: deb\nURIs: mirror+file:{}\nSuites: trixie trixie-updates\nComponents: main\n",
+            mirrors.display()
+        );
+        fs::write(parts.join("debian.sources"), text).unwrap();
+        assert_eq!(machine_mirror(apt.path()).as_deref(), Some("https://near.example/debian"));
+    }
 }

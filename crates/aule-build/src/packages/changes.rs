@@ -5,14 +5,11 @@ use super::normal::{is_command_line, is_left_out, is_machine_key};
 use crate::{BuildError, Result, inputs::Bytes, stage::Stage};
 use aule_sandbox::{Entry, What};
 use aule_store::Store;
-use aule_tree::{Content, Digest, Hasher, Inode, Kind, Metadata, TreePath};
+use aule_tree::{Inode, Kind, Metadata, TreePath};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, Read, Write},
+    io::Read,
 };
-
-/// Files up to this size are kept in memory until the layer is written.
-const MEMORY_MAX: u64 = 64 << 10;
 
 /// Takes changes, one after the other, and makes them in the tree.
 pub(super) struct Changes<'a> {
@@ -45,7 +42,8 @@ impl<'a> Changes<'a> {
         let Entry { path, what } = entry;
         // A file whose first name is left out comes with it; its other names cannot be had any more.
         let is_key = is_machine_key(&path) && !matches!(what, What::Gone);
-        if is_left_out(&path) || is_key || is_command_line(&path, self.boot_mount) {
+        let is_directory = matches!(what, What::Directory { .. });
+        if is_left_out(&path, is_directory) || is_key || is_command_line(&path, self.boot_mount) {
             self.left_out.insert(path);
             return Ok(());
         }
@@ -55,7 +53,7 @@ impl<'a> Changes<'a> {
                 return Ok(());
             }
             What::File { metadata, size } => {
-                let (content, bytes) = self.keep(&path, size, bytes)?;
+                let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
                 self.put(&path, metadata, Kind::File(content), Some(bytes));
             }
             What::Symlink { metadata, target } => self.put(&path, metadata, Kind::Symlink(target), None),
@@ -82,7 +80,7 @@ impl<'a> Changes<'a> {
             let children: Vec<TreePath> = children.map(|(path, _)| path.clone()).collect();
             self.names.insert(path.clone(), children.iter().map(|it| it.name().to_vec()).collect());
             if opaque {
-                children.iter().filter(|it| !is_left_out(it)).for_each(|it| {
+                children.iter().filter(|it| !is_left_out(it, false)).for_each(|it| {
                     self.stage.tree.remove(it);
                 });
             }
@@ -107,36 +105,6 @@ impl<'a> Changes<'a> {
             self.stage.bring(content.digest, bytes);
         }
         self.stage.tree.insert(path, Inode { metadata, kind });
-    }
-
-    /// Reads a file, into memory where it is small.
-    fn keep(&mut self, path: &TreePath, size: u64, bytes: &mut dyn Read) -> Result<(Content, Bytes)> {
-        let failed = |source: io::Error| BuildError::ReadFile { path: path.clone(), source };
-        if size <= MEMORY_MAX {
-            let mut memory = Vec::new();
-            bytes.read_to_end(&mut memory).map_err(failed)?;
-            let content = Content { digest: Digest::of(&memory), size: memory.len() as u64, sparse: None };
-            return Ok((content, Bytes::Memory(memory.into())));
-        }
-        let mut file = io::BufWriter::new(self.store.temporary_file()?);
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; 256 << 10];
-        let mut length = 0;
-        loop {
-            let read = bytes.read(&mut buffer).map_err(failed)?;
-            if read == 0 {
-                break;
-            }
-            let piece = buffer.get(..read).unwrap_or_default();
-            hasher.update(piece);
-            file.write_all(piece).map_err(failed)?;
-            length += read as u64;
-        }
-        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        let path = file.into_temp_path();
-        let bytes = Bytes::of_file(path.to_path_buf());
-        self.stage.hold(path);
-        Ok((Content { digest: hasher.finish(), size: length, sparse: None }, bytes))
     }
 
     /// Puts directories right: one in which nothing came or went, and that is as it was, keeps its time.

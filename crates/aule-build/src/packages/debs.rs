@@ -6,13 +6,13 @@ use aule_deb::{
     index::Packages,
 };
 use aule_recipe::LockedPackage;
-use aule_tree::Digest;
+use aule_tree::{Digest, Timestamp};
 use std::{
     fs::File,
     io::BufReader,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -67,6 +67,20 @@ pub(super) fn inspect<'a>(
         });
         checked.map_err(wrong)
     })
+}
+
+/// The newest time that any of their files has.
+pub(super) fn newest(request: &BuildRequest<'_>, packages: &[&LockedPackage]) -> Result<Timestamp> {
+    let newest = AtomicU64::new(0);
+    each(request.jobs, packages, |package| {
+        let wrong = |error: DebError| BuildError::Packages(format!("{}: {error}", package.url));
+        let read = open(request, package)?.entries(|entry, _| {
+            newest.fetch_max(entry.mtime, Ordering::Relaxed);
+            Ok(())
+        });
+        read.map_err(wrong)
+    })?;
+    Ok(Timestamp::from_seconds(i64::try_from(newest.into_inner()).unwrap_or(i64::MAX)))
 }
 
 pub(super) fn digest(package: &LockedPackage) -> Digest {

@@ -15,7 +15,6 @@ const LEFT_OUT: &[&str] = &[
     "var/tmp",
     // Logs of the installation, with its times.
     "var/log/alternatives.log",
-    "var/log/apt",
     "var/log/bootstrap.log",
     "var/log/dpkg.log",
     "var/log/faillog",
@@ -30,8 +29,6 @@ const LEFT_OUT: &[&str] = &[
     "var/lib/dpkg/statoverride-old",
     "var/lib/dpkg/status-old",
     "var/lib/dpkg/triggers/Lock",
-    "var/lib/apt/lists",
-    "var/cache/apt",
     // Copies of what was before.
     "etc/group-",
     "etc/gshadow-",
@@ -50,20 +47,23 @@ const LEFT_OUT: &[&str] = &[
     "etc/hostid",
     // Caches that hold inode numbers, times or the order of a directory.
     "var/cache/ldconfig/aux-cache",
-    "var/cache/man",
     "var/lib/systemd/catalog/database",
 ];
+
+/// Directories of which everything is left out but directories, which packages bring.
+const EMPTIED: &[&str] = &["var/cache/apt", "var/cache/man", "var/lib/apt/lists", "var/log/apt"];
 
 /// Locks beside the files that they are for.
 const LOCKS: &[&str] = &["etc/.pwd.lock"];
 
-/// Whether what happened at `path` is left out.
-pub(super) fn is_left_out(path: &TreePath) -> bool {
+/// Whether what happened at `path` is left out; `is_directory` says what is there now.
+pub(super) fn is_left_out(path: &TreePath, is_directory: bool) -> bool {
     let bytes = path.as_bytes();
     let below = |directory: &&str| {
         bytes.strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     };
-    LEFT_OUT.iter().chain(LOCKS).any(below)
+    let emptied: &[&str] = if is_directory { &[] } else { EMPTIED };
+    LEFT_OUT.iter().chain(LOCKS).chain(emptied).any(below)
 }
 
 /// The kernel's command line below the boot partition. raspi-firmware's hook writes it anew with the root that it finds mounted,
@@ -112,7 +112,8 @@ mod tests {
             ("var/log", false),
             ("var/log/apt/history.log", true),
         ] {
-            assert_eq!(is_left_out(&TreePath::new(path).unwrap()), wanted, "{path}");
+            assert_eq!(is_left_out(&TreePath::new(path).unwrap(), false), wanted, "{path}");
         }
+        assert!(!is_left_out(&TreePath::new("var/lib/apt/lists/partial").unwrap(), true));
     }
 }

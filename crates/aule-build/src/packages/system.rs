@@ -9,7 +9,7 @@ use aule_deb::{
     index::Packages,
     sources::{SignedBy, SourceList, deb822, one_line},
 };
-use aule_recipe::{Diagnostics, Merged};
+use aule_recipe::{Diagnostics, LocalPath, Merged};
 use aule_tree::TreePath;
 
 /// Where dpkg writes down what is installed.
@@ -82,15 +82,7 @@ impl System {
             sources.push(Trusted { list, keys, fingerprints });
         }
         for (number, repository) in merged.recipe.packages.repositories.iter().enumerate() {
-            let bytes = inputs.file(&repository.key).and_then(|kind| match kind {
-                InputKind::File { bytes, .. } => bytes.read(KEY_MAX),
-                _ => Err(std::io::ErrorKind::InvalidInput.into()),
-            });
-            let key = bytes.map_err(|error| {
-                let message = format!("cannot read `{}`: {error}", repository.key);
-                let key = format!("packages.repositories[{number}].key");
-                BuildError::Recipe(Diagnostics::from(merged.origins.diagnostic(&key, message)))
-            })?;
+            let key = keys(merged, inputs, &repository.key, &format!("packages.repositories[{number}].key"))?;
             let list = SourceList {
                 uri: repository.uri.as_str().trim_end_matches('/').to_owned(),
                 suite: repository.suite.clone(),
@@ -103,6 +95,18 @@ impl System {
         }
         Ok(sources)
     }
+}
+
+/// A file of keys that the recipe names at `place`.
+pub(super) fn keys(merged: &Merged, inputs: &dyn Inputs, file: &LocalPath, place: &str) -> Result<Vec<u8>> {
+    let bytes = inputs.file(file).and_then(|kind| match kind {
+        InputKind::File { bytes, .. } => bytes.read(KEY_MAX),
+        _ => Err(std::io::ErrorKind::InvalidInput.into()),
+    });
+    bytes.map_err(|error| {
+        let message = format!("cannot read `{file}`: {error}");
+        BuildError::Recipe(Diagnostics::from(merged.origins.diagnostic(place, message)))
+    })
 }
 
 fn wrong(path: &str, error: &dyn std::fmt::Display) -> BuildError {

@@ -1,6 +1,7 @@
 //! Tree to types. Every mistake becomes a diagnostic at the node that holds it, and the reading goes on, so that one run
 //! shows all of them.
 
+mod base;
 mod boot;
 mod files;
 mod names;
@@ -36,7 +37,8 @@ pub(crate) mod keys {
     ];
     pub(crate) const VARIANT: &[&str] =
         &["date", "packages", "overlays", "files", "services", "boot", "cloud_init", "root", "outputs"];
-    pub(crate) const BASE: &[&str] = &["image", "sha256", "checksums", "signature", "keyring"];
+    pub(crate) const BASE: &[&str] = &["image", "sha256", "checksums", "signature", "keyring", "packages"];
+    pub(crate) const BASE_PACKAGES: &[&str] = &["uri", "suite", "components", "key", "architecture", "include"];
     pub(crate) const PACKAGES: &[&str] =
         &["install", "remove", "repositories", "snapshot", "snapshots", "accept_expired"];
     pub(crate) const REPOSITORY: &[&str] = &["uri", "suite", "components", "key"];

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::base::{BaseFields, base, whole_base};
 use super::{Context, boot, files, keys, names};
 use crate::recipe::{
-    Base, CloudInit, Document, Input, Output, Packages, Recipe, Repository, Root, RootOver, Services, Writes,
+    CloudInit, Document, Input, Output, Packages, Recipe, Repository, Root, RootOver, Services, Writes,
 };
 use crate::source::Span;
 use crate::value::Url;
@@ -37,15 +38,6 @@ struct Partial {
     boot: crate::recipe::Boot,
     cloud_init: CloudInit,
     outputs: Vec<Output>,
-}
-
-#[derive(Default)]
-struct BaseFields {
-    image: Option<Input>,
-    sha256: Option<crate::value::Sha256>,
-    checksums: Option<Input>,
-    signature: Option<Input>,
-    keyring: Option<crate::path::LocalPath>,
 }
 
 #[derive(Default)]
@@ -106,7 +98,7 @@ pub(crate) fn whole(cx: &mut Context<'_>, node: &Node) -> Option<Recipe> {
     })
 }
 
-fn missing<T>(cx: &mut Context<'_>, span: Span, key: &str, message: &str, expected: &str) -> Option<T> {
+pub(super) fn missing<T>(cx: &mut Context<'_>, span: Span, key: &str, message: &str, expected: &str) -> Option<T> {
     let diagnostic = cx
         .sources
         .diagnostic(Span { length: 1, ..span }, message)
@@ -162,63 +154,24 @@ fn name(cx: &mut Context<'_>, node: &Node) -> Option<String> {
     }
 }
 
-fn base(cx: &mut Context<'_>, node: &Node) -> BaseFields {
-    let mut base = BaseFields::default();
-    if cx.fields(node, "`base`", keys::BASE).is_none() {
-        return base;
+pub(super) fn suite(cx: &mut Context<'_>, node: &Node) -> Option<String> {
+    let suite = cx.string(node, "`suite`")?.to_owned();
+    match names::suite(&suite) {
+        Ok(()) => Some(suite),
+        Err(expected) => {
+            cx.report(node.span, format!("`{suite}` cannot be a suite"), expected);
+            None
+        }
     }
-    base.image = node.get("image").and_then(|node| input(cx, node, "the base image"));
-    base.sha256 = node.get("sha256").and_then(|node| {
-        let text = cx.letters(node, "`base.sha256`");
-        cx.parsed(node, "the digest", text, str::parse)
-    });
-    base.checksums = node.get("checksums").and_then(|node| input(cx, node, "the checksums file"));
-    base.signature = node.get("signature").and_then(|node| input(cx, node, "the signature"));
-    base.keyring = node.get("keyring").and_then(|node| cx.local(node, "the keyring", true));
-    base
 }
 
-fn input(cx: &mut Context<'_>, node: &Node, what: &str) -> Option<Input> {
+pub(super) fn input(cx: &mut Context<'_>, node: &Node, what: &str) -> Option<Input> {
     let text = cx.string(node, what)?;
     if Url::looks_like(text) {
         cx.parsed(node, what, Some(text), str::parse).map(Input::Url)
     } else {
         cx.local(node, what, true).map(Input::Local)
     }
-}
-
-fn whole_base(cx: &mut Context<'_>, node: &Node, base: BaseFields) -> Option<Base> {
-    let base_node = node.get("base");
-    let span = base_node.map_or(node.span, |node| node.span);
-    let at = |key: &str| base_node.and_then(|node| node.get(key)).map_or(span, |node| node.span);
-    let Some(image) = base.image else {
-        return missing(cx, span, "base.image", "the recipe has no base image", "`base: {image: …}`");
-    };
-    if base.sha256.is_some() && base.checksums.is_some() {
-        let other = cx.sources.snippet(at("checksums"));
-        let diagnostic = cx
-            .sources
-            .diagnostic(at("sha256"), "the base image has both a digest and a checksums file")
-            .label("expected one of the two")
-            .related(other, "the other one")
-            .help("where one of them is inherited, `base: !replace` begins a new base");
-        cx.push(diagnostic);
-    }
-    if base.signature.is_some() && (base.checksums.is_none() || base.keyring.is_none()) {
-        cx.report(at("signature"), "a signature needs what it signs", "expected `checksums` and `keyring` beside it");
-    }
-    if base.keyring.is_some() && base.checksums.is_none() {
-        cx.report(at("keyring"), "a keyring needs what was signed", "expected `checksums` beside it");
-    }
-    if matches!(image, Input::Url(_)) && base.sha256.is_none() && base.checksums.is_none() {
-        let diagnostic = cx
-            .sources
-            .diagnostic(at("image"), "nothing verifies the fetched base image")
-            .label("expected `sha256`, or `checksums` with `signature` and `keyring`, beside it");
-        cx.push(diagnostic);
-    }
-    let BaseFields { sha256, checksums, signature, keyring, .. } = base;
-    Some(Base { image, sha256, checksums, signature, keyring })
 }
 
 fn packages(cx: &mut Context<'_>, node: &Node) -> Packages {
@@ -277,16 +230,7 @@ fn repository(cx: &mut Context<'_>, node: &Node) -> Option<Repository> {
         let text = cx.string(node, "`uri`");
         cx.parsed(node, "the address of the repository", text, str::parse)
     });
-    let suite = suite.and_then(|node| {
-        let suite = cx.string(node, "`suite`")?.to_owned();
-        match names::suite(&suite) {
-            Ok(()) => Some(suite),
-            Err(expected) => {
-                cx.report(node.span, format!("`{suite}` cannot be a suite"), expected);
-                None
-            }
-        }
-    });
+    let suite = suite.and_then(|node| self::suite(cx, node));
     let components = components.map(|node| cx.strings(node, "`components`", names::suite));
     let key = key.and_then(|node| cx.local(node, "the key of the repository", true));
     Some(Repository { uri: uri?, suite: suite?, components: components?, key: key? })

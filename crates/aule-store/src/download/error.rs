@@ -225,7 +225,12 @@ impl DownloadError {
         let url = url.to_owned();
         let (reason, may_pass) = match error {
             ureq::Error::Timeout(phase) => return DownloadError::Timeout { url, phase: phase.to_string() },
-            ureq::Error::Io(error) => (error.to_string(), is_transient(error.kind())),
+            ureq::Error::Io(error) => {
+                let reason = error.to_string();
+                // The resolver has no kinds of errors, only words (gai_strerror(3), EAI_AGAIN).
+                let again = reason.contains("Temporary failure in name resolution");
+                (reason, again || is_transient(error.kind()))
+            }
             ureq::Error::HostNotFound => ("the host was not found".to_owned(), false),
             // It would repeat the URL.
             ureq::Error::BadUri(_) => ("the HTTP client does not accept the address".to_owned(), false),
@@ -331,6 +336,8 @@ mod tests {
         }
         let reset = ureq::Error::Io(io::ErrorKind::ConnectionReset.into());
         assert!(DownloadError::network("u", reset).may_pass());
+        let resolver = "failed to lookup address information: Temporary failure in name resolution";
+        assert!(DownloadError::network("u", ureq::Error::Io(io::Error::other(resolver))).may_pass());
         let certificate = ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, "certificate"));
         assert!(!DownloadError::network("u", certificate).may_pass());
     }

@@ -38,7 +38,7 @@ pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: For
             inputs: &LocalInputs,
             jobs: environment::jobs(arguments.jobs.map(usize::from)),
             base: arguments.base.clone(),
-            network: environment::network(),
+            network: environment::network(arguments.mirror.as_deref()),
             now: environment::now(),
             lock: lock.for_build(),
             lock_mode: mode,

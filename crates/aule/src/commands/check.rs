@@ -30,7 +30,7 @@ pub(super) fn run(arguments: CheckArguments, store: Option<PathBuf>, format: For
             inputs: &LocalInputs,
             jobs: environment::jobs(None),
             base: arguments.base.clone(),
-            network: environment::network(),
+            network: environment::network(arguments.mirror.as_deref()),
             now: environment::now(),
             lock: lock.for_build(),
             lock_mode: LockMode::Add,

@@ -25,7 +25,7 @@ pub(super) fn run(arguments: LockArguments, store: Option<PathBuf>, format: Form
             inputs: &LocalInputs,
             jobs: environment::jobs(None),
             base: None,
-            network: environment::network(),
+            network: environment::network(arguments.mirror.as_deref()),
             now: environment::now(),
             lock: lock.for_build(),
             lock_mode: LockMode::Add,

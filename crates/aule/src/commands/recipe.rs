@@ -55,6 +55,8 @@ pub(super) struct LockFile {
     now: Lock,
     /// Name and architecture of every package that a build used.
     used: BTreeSet<(String, String)>,
+    /// Another image takes the place of the base, of which everything is kept.
+    replaced: bool,
 }
 
 impl LockFile {
@@ -66,7 +68,7 @@ impl LockFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Lock::default(),
             Err(error) => return Err(Failure::new(format!("cannot read {}: {error}", path.display()))),
         };
-        Ok(LockFile { path, now: written.clone(), written, used: BTreeSet::new() })
+        Ok(LockFile { path, now: written.clone(), written, used: BTreeSet::new(), replaced: false })
     }
 
     /// `--update`: forgets all that these variants use, or what is named.
@@ -77,6 +79,7 @@ impl LockFile {
         variants: &[Merged],
         replaced: bool,
     ) -> Result<(), Failure> {
+        self.replaced = replaced;
         match update {
             None => {}
             Some([]) => {
@@ -124,6 +127,9 @@ impl LockFile {
     /// Takes over what a build pinned.
     pub(super) fn add(&mut self, built: &Lock) {
         self.now.base.clone_from(&built.base);
+        if !self.replaced {
+            self.now.suite.clone_from(&built.suite);
+        }
         for file in &built.files {
             self.now.files.retain(|it| it.url != file.url);
             self.now.files.push(file.clone());
@@ -147,6 +153,10 @@ impl LockFile {
         let recipes: Vec<_> = variants.iter().map(|merged| &merged.recipe).collect();
         let difference = self.now.compare(&recipes, BaseEntry::LeftAlone);
         self.now.drop_stale(&difference);
+        // Those of the base were not asked for, where another image takes its place.
+        if self.replaced && self.now.suite.is_some() {
+            return;
+        }
         let used = &self.used;
         self.now.packages.retain(|it| used.contains(&(it.name.clone(), it.architecture.clone())));
     }
