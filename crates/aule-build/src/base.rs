@@ -319,7 +319,7 @@ pub(crate) fn fetch_files(
         let Some(digest) = pins.get(url.as_str()) else { continue };
         // A damaged one is fetched again: nobody else would notice.
         if !request.store.has_intact_blob(*digest) {
-            fetch_into_store(request, url.as_str(), Some(*digest))?;
+            fetch_into_store(request, url.as_str(), Some(*digest), None)?;
         }
         files.insert(url.as_str().to_owned(), Bytes::of_file(request.store.blob_path(*digest)));
     }
@@ -331,10 +331,11 @@ pub(crate) fn fetch_into_store(
     request: &BuildRequest<'_>,
     url: &str,
     expected: Option<Digest>,
+    size: Option<u64>,
 ) -> Result<(Digest, u64)> {
     request.observer.note(&format!("fetching {url}"));
-    let mut wanted = request.network.request(url, IMAGE_MAX);
-    wanted.expected_digest = expected;
+    let mut wanted = request.network.request(url, size.unwrap_or(IMAGE_MAX));
+    (wanted.expected_digest, wanted.expected_size) = (expected, size);
     let progress = |progress: aule_store::download::Progress| {
         request.observer.progress("fetch", progress.received, progress.total);
     };

@@ -29,7 +29,7 @@ pub(crate) fn pin_files(request: &BuildRequest<'_>, merged: &Merged) -> Result<P
                 return Err(Diagnostics::from(diagnostic.help("run `aule lock`, and commit the result")).into());
             }
             None => {
-                let (digest, size) = fetch_into_store(request, url.as_str(), stated)?;
+                let (digest, size) = fetch_into_store(request, url.as_str(), stated, None)?;
                 LockedFile { url: url.as_str().into(), size, sha256: aule_recipe::Sha256(*digest.as_bytes()) }
             }
         };

@@ -182,22 +182,38 @@ impl<R: Read> Deb<R> {
             io::ErrorKind::FileTooLarge => DebError::TooLarge { what: "the data archive", most },
             _ => DebError::from(error),
         };
-        for entry in archive.entries().map_err(over)? {
+        // As they stand: the library would read a long name whole, however long it says that it is.
+        let (mut long_name, mut long_target) = (None, None);
+        for entry in archive.entries().map_err(over)?.raw(true) {
             let mut entry = entry.map_err(over)?;
             count += 1;
             if count > NAMES_MAX {
                 return Err(too_large.into());
             }
             let kind = entry.header().entry_type();
-            let path = path(&entry.path_bytes())?;
-            let target = entry.link_name_bytes().map(|it| it.into_owned()).unwrap_or_default();
+            if kind.is_gnu_longname() || kind.is_gnu_longlink() {
+                let mut name = Vec::new();
+                entry.by_ref().take(NAME_MAX as u64 + 2).read_to_end(&mut name).map_err(over)?;
+                name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
+                if name.len() > NAME_MAX {
+                    return Err(DebError::Form("a name in its data archive is too long".into()).into());
+                }
+                *(if kind.is_gnu_longname() { &mut long_name } else { &mut long_target }) = Some(name);
+                continue;
+            }
+            if kind.is_pax_global_extensions() || kind.is_pax_local_extensions() {
+                return Err(DebError::Form("its data archive has pax headers, which dpkg does not read".into()).into());
+            }
+            let path = path(&long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned()))?;
+            let target = long_target.take().or_else(|| entry.link_name_bytes().map(|it| it.into_owned()));
+            let target = target.unwrap_or_default();
             let what = match kind {
                 EntryType::Directory => What::Directory,
                 EntryType::Symlink => What::Symlink(target),
                 EntryType::Link => What::Link(self::path(&target)?),
                 EntryType::Char | EntryType::Block | EntryType::Fifo => What::Special,
-                kind if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() => What::File(entry.size()),
-                _ => continue,
+                kind if kind.is_file() || kind.is_contiguous() => What::File(entry.size()),
+                _ => return Err(DebError::Form("its data archive has an entry that dpkg does not read".into()).into()),
             };
             let header = entry.header();
             let numbers =
@@ -230,7 +246,7 @@ fn control_files(form: Form, bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, 
     };
     let reader = Bounded { reader: form.decode(bytes)?, left: CONTROL_MAX, is_over: false };
     let mut files = BTreeMap::new();
-    for entry in tar::Archive::new(reader).entries().map_err(too_large)? {
+    for entry in tar::Archive::new(reader).entries().map_err(too_large)?.raw(true) {
         let mut entry = entry.map_err(too_large)?;
         let name = String::from_utf8(path(&entry.path_bytes())?);
         let name = name.map_err(|_| DebError::Form("a name of its control archive is not UTF-8".into()))?;

@@ -20,7 +20,7 @@ use std::{
 };
 
 /// Attributes of overlayfs itself, where it is mounted with `userxattr` (kernel documentation, "Overlay Filesystem").
-const OVERLAY: &[u8] = b"user.overlay.";
+pub(crate) const OVERLAY: &[u8] = b"user.overlay.";
 const OPAQUE: &[u8] = b"user.overlay.opaque";
 /// The largest set of attributes that Linux gives for one file (XATTR_LIST_MAX), and the largest value (XATTR_SIZE_MAX).
 const XATTR_MAX: usize = 65_536;
@@ -37,6 +37,10 @@ fn walk(output: &mut impl Write, place: &Path, path: &TreePath, links: &mut Hash
     let mut entry = |what: What| send(output, &Reply::Entry(Entry { path: path.clone(), what }));
     if kind.is_char_device() && found.rdev() == 0 {
         return entry(What::Gone);
+    }
+    if kind.is_socket() {
+        // Nobody listens on it any more.
+        return Ok(());
     }
     if !kind.is_dir() && found.nlink() > 1 {
         if let Some(first) = links.get(&found.ino()) {
@@ -62,8 +66,7 @@ fn walk(output: &mut impl Write, place: &Path, path: &TreePath, links: &mut Hash
         entry(What::File { metadata, size: found.len() })?;
         copy_exactly(&mut fs::File::open(place)?, output, found.len())
     } else {
-        // A socket that a program left: nobody listens on it any more.
-        Ok(())
+        Err(io::Error::other(format!("/{path}: a device was made, which cannot be")))
     }
 }
 

@@ -22,6 +22,9 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::SYS_CHROOT);
 
+/// The largest file that a program may write, in bytes: it is read back, holes and all.
+const FILE_MAX: u64 = 16 << 30;
+
 /// Becomes the program; only gives back an error.
 pub(crate) fn enter(root: &Path, program: &Program) -> io::Error {
     match confine(root) {
@@ -42,7 +45,7 @@ fn confine(root: &Path) -> io::Result<()> {
     std::env::set_current_dir("/")?;
     rustix::process::setsid()?;
     umask(rustix::fs::Mode::from_raw_mode(0o022));
-    for (resource, limit) in [(Resource::Core, 0), (Resource::Nofile, 4096)] {
+    for (resource, limit) in [(Resource::Core, 0), (Resource::Nofile, 4096), (Resource::Fsize, FILE_MAX)] {
         // A lower limit of the host's stays.
         let (soft, hard) = if resource == Resource::Nofile { (1024, limit) } else { (limit, limit) };
         let _ = setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) });

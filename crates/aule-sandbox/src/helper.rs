@@ -55,6 +55,7 @@ pub fn helper() -> Option<ExitCode> {
 
 /// The first process: makes the namespaces, and waits for the second.
 fn outer() -> io::Result<ExitCode> {
+    close_inherited()?;
     let mut output = io::stdout();
     if let Err(error) = unshare(CloneFlags::CLONE_NEWUSER) {
         fail(&mut output, "making a user namespace", &error.into())?;
@@ -77,6 +78,7 @@ fn outer() -> io::Result<ExitCode> {
             | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWCGROUP
             | CloneFlags::CLONE_NEWUTS;
         unshare(namespaces)
     };
@@ -91,6 +93,23 @@ fn outer() -> io::Result<ExitCode> {
         (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         _ => ExitCode::FAILURE,
     })
+}
+
+/// Closes what this process has open beside its standard streams. A directory that whoever started the program left open
+/// would be a way out of every mount namespace.
+fn close_inherited() -> io::Result<()> {
+    let mut open = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        open.extend(entry?.file_name().to_str().and_then(|it| it.parse::<i32>().ok()).filter(|number| *number > 2));
+    }
+    for number in open {
+        match nix::unistd::close(number) {
+            // The directory that was just read.
+            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Standard input without a buffer.
@@ -209,10 +228,46 @@ fn plain(name: &str) -> io::Result<&Path> {
     }
 }
 
+/// Removes a directory with all below it, however deep that is: what is deeper than two levels is moved up first, so that
+/// neither the length of a path nor the number of open directories grows.
 fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return fs::remove_file(path),
+        Err(error) => return Err(error),
+    }
+    let mut number: u64 = 0;
+    loop {
+        let mut is_empty = true;
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let place = entry.path();
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(&place)?;
+                continue;
+            }
+            for inner in fs::read_dir(&place)? {
+                let inner = inner?;
+                if !inner.file_type()?.is_dir() {
+                    fs::remove_file(inner.path())?;
+                    continue;
+                }
+                // A name that is taken by a directory with something in it is passed by.
+                while let Err(error) = fs::rename(inner.path(), path.join(format!("aule-{number}"))) {
+                    if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory) {
+                        return Err(error);
+                    }
+                    number += 1;
+                }
+                number += 1;
+                is_empty = false;
+            }
+            fs::remove_dir(&place)?;
+        }
+        if is_empty {
+            return fs::remove_dir(path);
+        }
     }
 }
 

@@ -19,8 +19,11 @@ const ROOT: &str = "root";
 const SHOWN: &str = "run/aule";
 /// The device nodes of the host that are there too. (mknod(2) is refused in a user namespace.)
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
-/// What of /proc could change the host, were the one who runs this root there.
-const READ_ONLY: [&str; 6] = ["sys", "sysrq-trigger", "irq", "bus", "fs", "acpi"];
+/// No program may make user namespaces of its own: it would have every capability there (user_namespaces(7)).
+const MOST_NAMESPACES: &str = "/proc/sys/user/max_user_namespaces";
+/// The most that a file system in memory may hold.
+const MEMORY: &std::ffi::CStr = c"mode=755,size=25%";
+const MEMORY_FOR_ALL: &std::ffi::CStr = c"mode=1777,size=25%";
 
 /// The mounted tree.
 pub(crate) struct Mounted {
@@ -55,7 +58,12 @@ impl std::error::Error for Tried {}
 pub(crate) fn begin() -> io::Result<()> {
     tried("making mounts private", mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    tried("mounting /proc", mount("proc", "/proc", "proc", flags, None))
+    tried("mounting /proc", mount("proc", "/proc", "proc", flags, None))?;
+    // A kernel without the file has no such limit, and no such namespaces beyond this one's parents' limits.
+    match fs::write(MOST_NAMESPACES, "0\n") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Registers the emulator in a binfmt_misc of this user namespace (Linux 6.7 and later).
@@ -86,15 +94,10 @@ impl Mounted {
         let proc = mount_point(&root, "proc")?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         tried("mounting /proc", mount("proc", &proc, "proc", flags, None))?;
-        for name in READ_ONLY {
-            let place = proc.join(name);
-            if place.exists() {
-                tried("binding", mount_bind(&place, &place))?;
-                tried("making read-only", mount_remount(&place, MountFlags::BIND | MountFlags::RDONLY | flags, c""))?;
-            }
-        }
+        // Files in it change the host, were the one who runs this root there.
+        tried("making read-only", mount_remount(&proc, MountFlags::BIND | MountFlags::RDONLY | flags, c""))?;
         let dev = mount_point(&root, "dev")?;
-        tmpfs(&dev, c"mode=755")?;
+        tmpfs(&dev, MEMORY)?;
         for name in DEVICES {
             let place = dev.join(name);
             fs::write(&place, b"")?;
@@ -117,9 +120,9 @@ impl Mounted {
         tried("mounting /dev/pts", mount("devpts", dev.join("pts"), "devpts", flags, Some(options)))?;
 
         let run = mount_point(&root, "run")?;
-        tmpfs(&run, c"mode=755")?;
+        tmpfs(&run, MEMORY)?;
         fs::create_dir(run.join("lock"))?;
-        tmpfs(&mount_point(&root, "tmp")?, c"mode=1777")?;
+        tmpfs(&mount_point(&root, "tmp")?, MEMORY_FOR_ALL)?;
         if let Some(shown) = shown {
             let place = root.join(SHOWN);
             fs::create_dir(&place)?;

@@ -23,6 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The most bytes that a pipe has in it when nobody writes to it any more.
+const REST_MAX: u64 = 16 << 20;
 /// The most names of processes that are told.
 const LEFT_MAX: usize = 8;
 
@@ -55,12 +57,12 @@ pub(crate) fn run(output: &mut impl Write, root: &Path, program: &Program) -> io
             other => other?,
         };
         let (printed, ended) = (!watch[0].revents().is_empty(), !watch[1].revents().is_empty());
+        let mut length = 0;
         if printed {
-            let length = ours.read(&mut bytes)?;
+            length = ours.read(&mut bytes)?;
             if length > 0 {
                 send(output, &Reply::Output(bytes[..length].to_vec()))?;
                 output.flush()?;
-                continue;
             }
         }
         if ended {
@@ -70,7 +72,7 @@ pub(crate) fn run(output: &mut impl Write, root: &Path, program: &Program) -> io
             timed_out = true;
             break;
         }
-        if printed {
+        if printed && length == 0 {
             // It closed its output and goes on.
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -82,7 +84,7 @@ pub(crate) fn run(output: &mut impl Write, root: &Path, program: &Program) -> io
     let left = end_all()?;
     // What was printed between the last look and the end; nobody has the other end open any more.
     let mut rest = Vec::new();
-    ours.read_to_end(&mut rest)?;
+    (&mut ours).take(REST_MAX).read_to_end(&mut rest)?;
     for piece in rest.chunks(64 << 10) {
         send(output, &Reply::Output(piece.to_vec()))?;
     }

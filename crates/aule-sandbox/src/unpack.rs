@@ -1,6 +1,9 @@
 //! Making a tree in a directory: by numeric owners, with attributes and times. Runs in the helper.
 
-use crate::protocol::{Entry, Request, What, copy_exactly, receive};
+use crate::{
+    capture::OVERLAY,
+    protocol::{Entry, Request, What, copy_exactly, receive},
+};
 use aule_tree::{Metadata, TreePath};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lsetxattr, mknodat, utimensat};
 use std::{
@@ -95,7 +98,8 @@ fn describe(place: &Path, metadata: &Metadata, has_mode: bool) -> io::Result<()>
     if has_mode {
         fs::set_permissions(place, fs::Permissions::from_mode(metadata.mode.into()))?;
     }
-    for (name, value) in &metadata.xattrs {
+    // Those of overlayfs would be orders to the one that lies over this tree.
+    for (name, value) in metadata.xattrs.iter().filter(|(name, _)| !name.starts_with(OVERLAY)) {
         match lsetxattr(place, OsStr::from_bytes(name), value, XattrFlags::empty()) {
             // Those of the security module that the image was made with are none of this host's, and cannot be set here.
             Err(_) if name.starts_with(b"security.") && name != b"security.capability" => {}

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         ("a tree that leads out of itself is not mounted", hostile),
         ("a tree is there whole or not at all", half_a_tree),
         ("a helper that dies is an error", dies),
+        ("the deepest directory can be removed", deep),
     ];
     let words: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
     let probe = Bench::new();
@@ -202,13 +203,39 @@ fn changes() {
     assert!(sandbox.has("tree").unwrap() && !sandbox.has("changes").unwrap());
 }
 
+fn deep() {
+    let bench = Bench::new();
+    let at = |name: &str| bench.host.directory.join(name);
+    fs::create_dir(at("a")).unwrap();
+    for number in 0..3000 {
+        fs::create_dir(at("p")).unwrap();
+        fs::write(at("p").join("file"), b"").unwrap();
+        if number % 1000 == 0 {
+            // What is moved up finds its name taken.
+            fs::create_dir_all(at("p").join("aule-1/x")).unwrap();
+            fs::write(at("p").join("aule-2"), b"").unwrap();
+        }
+        fs::rename(at("a"), at("p").join("a")).unwrap();
+        fs::rename(at("p"), at("a")).unwrap();
+    }
+    let mut sandbox = Sandbox::start(&bench.host).unwrap();
+    assert!(sandbox.has("a").unwrap());
+    sandbox.remove("a").unwrap();
+    assert!(!at("a").exists());
+}
+
 fn confined() {
     let bench = Bench::new();
+    // What whoever started this program left open, to be inherited.
+    let _open = rustix::fs::open("/", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
     let mut sandbox = opened(&bench, &[]);
     let script = "set -e; cd /; echo *; echo /dev/*; echo /proc/[0-9]*; while read line; do echo \"$line\"; done </proc/net/dev; \
                   read name </proc/sys/kernel/hostname; echo host=$name; echo path=$PATH; umask; \
                   while read name value; do case $name in CapBnd:|NoNewPrivs:) echo $name$value;; esac; done </proc/self/status; \
-                  (echo x >/proc/sys/kernel/core_pattern) 2>/dev/null && echo WRITTEN; echo end";
+                  (echo x >/proc/sys/kernel/core_pattern) 2>/dev/null && echo WRITTEN; \
+                  (echo 1 >/proc/self/oom_score_adj) 2>/dev/null && echo WRITTEN; \
+                  for number in 3 4 5 6 7 8 9 10 11 12 13 14; do [ ! -d /proc/self/fd/$number/. ] || echo WRITTEN; done; \
+                  read most </proc/sys/user/max_user_namespaces || :; echo namespaces=$most; echo end";
     let (exit, printed) = shell(&mut sandbox, script, 60);
     assert!(exit.success(), "{exit:?} {printed}");
     let lines: Vec<&str> = printed.lines().collect();
@@ -225,7 +252,7 @@ fn confined() {
     assert_eq!(lines[2].split(' ').count(), 2, "the helper and the shell: {printed}");
     let interfaces: Vec<&str> = lines.iter().copied().filter(|it| it.contains(':') && it.contains(" 0 ")).collect();
     assert!(interfaces.iter().all(|it| it.trim().starts_with("lo:")), "{interfaces:?}");
-    for wanted in ["host=localhost", "path=/bin", "0022", "NoNewPrivs:1", "end"] {
+    for wanted in ["host=localhost", "namespaces=0", "path=/bin", "0022", "NoNewPrivs:1", "end"] {
         assert!(lines.contains(&wanted), "{wanted}: {printed}");
     }
     assert!(!lines.contains(&"WRITTEN"));

@@ -73,8 +73,7 @@ pub(crate) fn import(
     let made = match found {
         Some(found) => found,
         None => {
-            let source = uri.zip(keys).map(|(uri, keys)| (uri, keys));
-            let made = bootstrap(request, merged, wanted, &plan, source)?;
+            let made = bootstrap(request, merged, wanted, &plan, uri.zip(keys))?;
             request.store.set_step_result(key, &[made.layer.descriptor.digest], &made)?;
             made
         }
@@ -130,7 +129,7 @@ fn bootstrap(
 ) -> Result<Bootstrapped> {
     let locked: Vec<&LockedPackage> = plan.install.iter().map(|it| &it.locked).collect();
     debs::fetch(request, locked.iter().copied())?;
-    let newest = debs::newest(request, &locked)?;
+    let newest = debs::inspect(request, locked)?;
     let empty = Tree::new(Metadata::root_owned(0o755, newest));
     let mut stage = Stage::begin(empty, newest);
     request.observer.note("unpacking the essential packages");

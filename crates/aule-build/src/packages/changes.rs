@@ -2,10 +2,10 @@
 //! is left.
 
 use super::normal::{is_command_line, is_left_out, is_machine_key};
-use crate::{BuildError, Result, inputs::Bytes, stage::Stage};
+use crate::{BuildError, BuildRequest, Result, inputs::Bytes, stage::Stage};
 use aule_sandbox::{Entry, What};
 use aule_store::Store;
-use aule_tree::{Inode, Kind, Metadata, TreePath};
+use aule_tree::{Content, Inode, Kind, Metadata, Timestamp, TreePath};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read,
@@ -15,6 +15,8 @@ use std::{
 pub(super) struct Changes<'a> {
     stage: &'a mut Stage,
     store: &'a Store,
+    /// When it began: what is newer was made meanwhile.
+    began: Option<Timestamp>,
     origin: &'static str,
     /// Where the boot partition is mounted.
     boot_mount: Option<&'a TreePath>,
@@ -22,29 +24,41 @@ pub(super) struct Changes<'a> {
     directories: BTreeMap<TreePath, Metadata>,
     /// Names of directories as they were, of those that were there.
     names: BTreeMap<TreePath, BTreeSet<Vec<u8>>>,
-    /// Names that were left out: their other names are files of their own.
-    left_out: BTreeSet<TreePath>,
+    /// Files that were left out: the first of their other names has what they had, the others are names of that one.
+    left_out: BTreeMap<TreePath, LeftOut>,
+}
+
+/// A file that was left out.
+struct LeftOut {
+    metadata: Metadata,
+    content: Content,
+    bytes: Bytes,
+    /// Which of its other names is the file now.
+    place: Option<TreePath>,
 }
 
 impl<'a> Changes<'a> {
     pub(super) fn new(
         stage: &'a mut Stage,
-        store: &'a Store,
+        request: &BuildRequest<'a>,
         origin: &'static str,
         boot_mount: Option<&'a TreePath>,
     ) -> Self {
         let (directories, names, left_out) = Default::default();
-        Changes { stage, store, origin, boot_mount, directories, names, left_out }
+        let (store, began) = (request.store, request.now);
+        Changes { stage, store, began, origin, boot_mount, directories, names, left_out }
     }
 
     /// One change, with the bytes of a file.
     pub(super) fn take(&mut self, entry: Entry, bytes: &mut dyn Read) -> Result<()> {
         let Entry { path, what } = entry;
-        // A file whose first name is left out comes with it; its other names cannot be had any more.
         let is_key = is_machine_key(&path) && !matches!(what, What::Gone);
         let is_directory = matches!(what, What::Directory { .. });
         if is_left_out(&path, is_directory) || is_key || is_command_line(&path, self.boot_mount) {
-            self.left_out.insert(path);
+            if let What::File { metadata, size } = what {
+                let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
+                self.left_out.insert(path, LeftOut { metadata, content, bytes, place: None });
+            }
             return Ok(());
         }
         match what {
@@ -59,7 +73,17 @@ impl<'a> Changes<'a> {
             What::Symlink { metadata, target } => self.put(&path, metadata, Kind::Symlink(target), None),
             What::Fifo { metadata } => self.put(&path, metadata, Kind::Fifo, None),
             What::Link(first) => {
-                let id = self.stage.tree.id(&first).filter(|_| !self.left_out.contains(&first));
+                let first = match self.left_out.get_mut(&first) {
+                    Some(LeftOut { place: Some(place), .. }) => place.clone(),
+                    Some(it) => {
+                        it.place = Some(path.clone());
+                        let (metadata, content, bytes) = (it.metadata.clone(), it.content.clone(), it.bytes.clone());
+                        self.put(&path, metadata, Kind::File(content), Some(bytes));
+                        path.clone()
+                    }
+                    None => first,
+                };
+                let id = self.stage.tree.id(&first);
                 let id = id.ok_or(BuildError::Internal("a name of a file that is not there"))?;
                 if self.stage.tree.id(&path) != Some(id) {
                     self.stage.tree.link(&path, id);
@@ -94,7 +118,9 @@ impl<'a> Changes<'a> {
 
     /// Puts something; what is the same but for its time stays as it is.
     fn put(&mut self, path: &TreePath, metadata: Metadata, kind: Kind, bytes: Option<Bytes>) {
-        let metadata = Metadata { mtime: metadata.mtime.min(self.stage.date), ..metadata };
+        let is_new = self.began.is_some_and(|began| metadata.mtime >= began);
+        let mtime = if is_new { self.stage.date } else { metadata.mtime.min(self.stage.date) };
+        let metadata = Metadata { mtime, ..metadata };
         let same = self.stage.tree.get(path).is_some_and(|there| {
             same_kind(&there.kind, &kind) && Metadata { mtime: metadata.mtime, ..there.metadata.clone() } == metadata
         });

@@ -28,7 +28,9 @@ pub(super) fn fetch<'a>(
 ) -> Result<()> {
     let missing: Vec<&LockedPackage> =
         packages.into_iter().filter(|it| !request.store.has_intact_blob(digest(it))).collect();
-    each(CONNECTIONS, &missing, |package| fetch_into_store(request, &package.url, Some(digest(package))).map(drop))
+    each(CONNECTIONS, &missing, |package| {
+        fetch_into_store(request, &package.url, Some(digest(package)), Some(package.size)).map(drop)
+    })
 }
 
 /// Does something with each, several at a time; the first failure ends it.
@@ -49,36 +51,27 @@ fn each<T: Sync>(threads: usize, all: &[T], work: impl Fn(&T) -> Result<()> + Sy
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// Reads all of them to the end before dpkg does: no name may lead out of the tree, none may be a device, and there is an end
+/// Reads all of them to the end before dpkg does, and gives the newest time that a file has: no name may lead out of the tree, none may be a device, and there is an end
 /// to what each unpacks to.
 pub(super) fn inspect<'a>(
     request: &BuildRequest<'_>,
     packages: impl IntoIterator<Item = &'a LockedPackage>,
-) -> Result<()> {
+) -> Result<Timestamp> {
     let packages: Vec<&LockedPackage> = packages.into_iter().collect();
+    let newest = AtomicU64::new(0);
     each(request.jobs, &packages, |package| {
         let wrong = |error: DebError| BuildError::Packages(format!("{}: {error}", package.url));
-        let checked = open(request, package)?.entries(|entry, _| match entry.what {
-            What::Special => {
-                let path = String::from_utf8_lossy(&entry.path).into_owned();
-                Err(DebError::Form(format!("/{path} is a device or a pipe, which no package may bring")))
+        let checked = open(request, package)?.entries(|entry, _| {
+            newest.fetch_max(entry.mtime, Ordering::Relaxed);
+            match entry.what {
+                What::Special => {
+                    let path = String::from_utf8_lossy(&entry.path).into_owned();
+                    Err(DebError::Form(format!("/{path} is a device or a pipe, which no package may bring")))
+                }
+                _ => Ok(()),
             }
-            _ => Ok(()),
         });
         checked.map_err(wrong)
-    })
-}
-
-/// The newest time that any of their files has.
-pub(super) fn newest(request: &BuildRequest<'_>, packages: &[&LockedPackage]) -> Result<Timestamp> {
-    let newest = AtomicU64::new(0);
-    each(request.jobs, packages, |package| {
-        let wrong = |error: DebError| BuildError::Packages(format!("{}: {error}", package.url));
-        let read = open(request, package)?.entries(|entry, _| {
-            newest.fetch_max(entry.mtime, Ordering::Relaxed);
-            Ok(())
-        });
-        read.map_err(wrong)
     })?;
     Ok(Timestamp::from_seconds(i64::try_from(newest.into_inner()).unwrap_or(i64::MAX)))
 }
@@ -104,8 +97,14 @@ pub(super) fn index(request: &BuildRequest<'_>, architecture: &str, packages: &[
                 return Err(wrong(&format!("it has the {field} `{found}`, and the lock says `{locked}`")));
             }
         }
-        text.push_str(String::from_utf8_lossy(deb.control.get("control").map_or(&b""[..], Vec::as_slice)).trim());
-        text.push_str("\n\n");
+        // A second paragraph would be a package that nobody locked.
+        let control = String::from_utf8_lossy(deb.control.get("control").map_or(&b""[..], Vec::as_slice));
+        let lines = control.lines().skip_while(|line| line.trim().is_empty());
+        lines.take_while(|line| !line.trim().is_empty()).for_each(|line| {
+            text.push_str(line);
+            text.push('\n');
+        });
+        text.push('\n');
     }
     Packages::parse(text).map_err(|error| BuildError::Packages(error.to_string()))
 }

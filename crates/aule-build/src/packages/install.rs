@@ -15,6 +15,7 @@ use aule_tree::{Kind, Metadata, Timestamp, Tree, TreePath};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -44,7 +45,15 @@ pub(crate) fn install(
 ) -> Result<()> {
     let host = host(request)?;
     debs::fetch(request, plan.install.iter().map(|it| &it.locked))?;
-    debs::inspect(request, plan.install.iter().map(|it| &it.locked))?;
+    let newest = debs::inspect(request, plan.install.iter().map(|it| &it.locked))?;
+    // What is made now must be told from what packages bring.
+    if let Some(now) = request.now.filter(|now| *now < newest) {
+        let (now, newest) = (now.seconds, newest.seconds);
+        let message = format!(
+            "this machine's clock ({now} seconds since 1970) is before the newest file of the packages ({newest}): set it"
+        );
+        return Err(BuildError::Packages(message));
+    }
     let failed = |source| BuildError::Sandbox(SandboxError::Start(source));
     let lock = File::create(host.directory.join("lock")).map_err(failed)?;
     if lock.try_lock().is_err() {
@@ -66,7 +75,7 @@ pub(crate) fn install(
     dpkg.run_all()?;
 
     request.observer.note("collecting what the packages changed");
-    let mut changes = Changes::new(stage, request.store, "packages", boot_mount);
+    let mut changes = Changes::new(stage, request, "packages", boot_mount);
     let policy = TreePath::new(POLICY_PATH)?;
     sandbox.capture(|entry, bytes| if entry.path == policy { Ok(()) } else { changes.take(entry, bytes) })?;
     changes.finish();
@@ -87,7 +96,10 @@ pub(crate) fn install(
 fn host(request: &BuildRequest<'_>) -> Result<Host> {
     let tools = request.sandbox.as_ref().ok_or(BuildError::Internal("packages are installed without a sandbox"))?;
     let directory = request.store.root().join("sandbox");
-    fs::create_dir_all(&directory).map_err(|source| BuildError::Sandbox(SandboxError::Start(source)))?;
+    // Nobody else may go in: programs of the image that are setuid root would be so here.
+    let closed = fs::create_dir_all(&directory)
+        .and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)));
+    closed.map_err(|source| BuildError::Sandbox(SandboxError::Start(source)))?;
     Ok(Host { program: tools.program.clone(), search: tools.search.clone(), directory })
 }
 
