@@ -5,6 +5,7 @@ mod changes;
 mod debs;
 mod indices;
 mod install;
+mod native;
 mod normal;
 mod order;
 mod system;
@@ -15,10 +16,9 @@ use aule_deb::{
     resolve::{Request, ResolveError, Source, Universe},
 };
 use aule_recipe::{Base, Diagnostics, LockedPackage, Merged, Sha256};
-use aule_tree::Timestamp;
+use aule_tree::{Timestamp, TreePath};
 use indices::Fetched;
 pub use install::SandboxTools;
-pub(crate) use install::install;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use system::{System, Trusted};
@@ -97,16 +97,30 @@ pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &Impor
         system: &system,
         locked: if is_of_this_base(request, merged, imported) { &request.lock.packages } else { &[] },
     };
-    answer(request, &question, || {
-        let mut sources = System::sources(&stage, merged, request.inputs)?;
-        // A base of packages whose archive only this machine knows does not say where it is from.
-        if let (Base::Packages { packages }, None) = (&merged.recipe.base, &request.base)
-            && packages.uri.is_none()
-        {
-            sources.push(bootstrap::source(request, merged, packages)?);
-        }
-        Ok(sources)
-    })
+    answer(request, &question, || sources(request, merged, &stage))
+}
+
+/// Does what the plan says to the tree.
+pub(crate) fn install(
+    request: &BuildRequest<'_>,
+    merged: &Merged,
+    stage: &mut Stage,
+    plan: &Plan,
+    boot_mount: Option<&TreePath>,
+) -> Result<()> {
+    install::install(request, merged, stage, plan, boot_mount, &|stage| sources(request, merged, stage))
+}
+
+/// Where packages of a tree come from.
+fn sources(request: &BuildRequest<'_>, merged: &Merged, stage: &Stage) -> Result<Vec<Trusted>> {
+    let mut sources = System::sources(stage, merged, request.inputs)?;
+    // A base of packages whose archive only this machine knows does not say where it is from.
+    if let (Base::Packages { packages }, None) = (&merged.recipe.base, &request.base)
+        && packages.uri.is_none()
+    {
+        sources.push(bootstrap::source(request, merged, packages)?);
+    }
+    Ok(sources)
 }
 
 /// Whether what is locked was looked for beside the base of now: packages of another release are no answer.

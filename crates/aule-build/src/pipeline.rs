@@ -163,12 +163,13 @@ pub fn refuse_unsupported(merged: &Merged) -> Result<()> {
 fn install_packages(
     chain: &mut Chain<'_>,
     request: &BuildRequest<'_>,
+    merged: &Merged,
     plan: &packages::Plan,
     boot_mount: Option<&TreePath>,
 ) -> Result<()> {
     match plan.is_empty() {
         true => Ok(()),
-        false => chain.step("packages", plan, |stage| packages::install(request, stage, plan, boot_mount)),
+        false => chain.step("packages", plan, |stage| packages::install(request, merged, stage, plan, boot_mount)),
     }
 }
 
@@ -252,7 +253,7 @@ pub(crate) fn staged(request: &BuildRequest<'_>, merged: &Merged) -> Result<Stag
     let plan = packages::plan(request, merged, &imported)?;
     let base = StepOutcome { name: "base".into(), key: imported.key, cached: imported.cached };
     let mut chain = Chain::begin(request, date, base, imported.base.layer.clone());
-    install_packages(&mut chain, request, &plan, boot_mount.as_ref())?;
+    install_packages(&mut chain, request, merged, &plan, boot_mount.as_ref())?;
     let mut stage = Stage::open(request.store, &chain.layers, date)?;
     let fetched = fetch_files(request, merged, &pins.files)?;
     gather(change_files(&mut stage, merged, request.inputs, &fetched, boot_mount.as_ref()))?;
@@ -281,7 +282,7 @@ fn finish(
     let mut chain = Chain::begin(request, date, base, imported.base.layer.clone());
     let over_nfs = over_nfs(merged);
 
-    install_packages(&mut chain, request, plan, boot_mount.as_ref())?;
+    install_packages(&mut chain, request, merged, plan, boot_mount.as_ref())?;
 
     let inputs = (
         &recipe.files,

@@ -4,6 +4,42 @@
 use crate::{Result, SandboxError, identifiers::find, protocol::Emulator};
 use std::path::PathBuf;
 
+/// The handler (`handler/main.rs`), or nothing where it could not be compiled.
+pub(crate) const HANDLER: &[u8] = include_bytes!(env!("AULE_HANDLER"));
+/// Where the handler finds QEMU, as a path in the tree.
+pub(crate) const PLACE: &str = "run/aule.emulator";
+/// Where programs of this machine's architecture find their loader, as a path in the tree.
+pub(crate) const LOADER: &str = "/run/aule.loader";
+/// Where programs look for their loader elsewhere, by Rust's name of the architecture (System V ABI supplements).
+const LOADERS: [(&str, &str); 2] =
+    [("x86_64", "/lib64/ld-linux-x86-64.so.2"), ("aarch64", "/lib/ld-linux-aarch64.so.1")];
+
+/// This machine's architecture, whose programs may stand in for those of a foreign tree: the same program gives the same
+/// whatever processor runs it, and emulation makes it some thirty times slower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Native {
+    /// Debian's name of it, such as `amd64`.
+    pub architecture: &'static str,
+    /// Its libraries' directory below `/usr/lib`, such as `x86_64-linux-gnu` (Debian: "Multiarch/Tuples").
+    pub triplet: &'static str,
+    /// Where its programs are looked for in the tree, each below its own path: a directory among its libraries.
+    pub programs: &'static str,
+    /// What its programs say where their loader is, and what they have to say in the sandbox: a tree has no place for it.
+    pub loader: (&'static str, &'static str),
+}
+
+impl Native {
+    /// What this machine has for trees of `architecture`: nothing where it runs their programs itself, or where this
+    /// program was built without the handler.
+    pub fn beside(architecture: &str) -> Option<Native> {
+        let own = ARCHITECTURES.iter().find(|it| it.2 == std::env::consts::ARCH)?;
+        let (_, loader) = LOADERS.iter().find(|it| it.0 == own.2)?;
+        let (triplet, programs) = (env!("AULE_TRIPLET"), env!("AULE_NATIVE_PROGRAMS"));
+        let native = Native { architecture: own.0, triplet, programs, loader: (loader, LOADER) };
+        (own.0 != architecture && !HANDLER.is_empty()).then_some(native)
+    }
+}
+
 /// Debian's name of an architecture, QEMU's, Rust's, the ELF class (1: 32 bits, 2: 64 bits) and the ELF machine.
 const ARCHITECTURES: [(&str, &str, &str, u8, u8); 4] = [
     ("amd64", "x86_64", "x86_64", 2, 0x3e),
@@ -13,7 +49,8 @@ const ARCHITECTURES: [(&str, &str, &str, u8, u8); 4] = [
 ];
 
 /// What it takes to run programs of Debian's `architecture` here: `None` where this machine runs them itself.
-pub(crate) fn emulator(architecture: &str, search: &[PathBuf]) -> Result<Option<Emulator>> {
+/// `has_native` says whether the tree has programs of this machine's architecture, too.
+pub(crate) fn emulator(architecture: &str, has_native: bool, search: &[PathBuf]) -> Result<Option<Emulator>> {
     let known = ARCHITECTURES.iter().find(|it| it.0 == architecture);
     let (_, qemu, rust, class, machine) = known.ok_or_else(|| SandboxError::Missing {
         what: format!("programs of the architecture `{architecture}` cannot be run"),
@@ -35,5 +72,10 @@ pub(crate) fn emulator(architecture: &str, search: &[PathBuf]) -> Result<Option<
     let magic = format!(r"\x7fELF\x{class:02x}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x{machine:02x}\x00");
     let mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
     // P: the program sees its own first argument; F: the emulator is opened now, here.
-    Ok(Some(Emulator { registration: format!(":aule-{qemu}:M::{magic}:{mask}:{program}:PF") }))
+    let format = format!("aule-{qemu}:M::{magic}:{mask}");
+    let loader = Native::beside(architecture).filter(|_| has_native).map(|native| {
+        let name = native.loader.0.rsplit('/').next().unwrap_or_default();
+        format!("/usr/lib/{}/{name}", native.triplet)
+    });
+    Ok(Some(Emulator { format, program, loader }))
 }

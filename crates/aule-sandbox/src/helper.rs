@@ -193,7 +193,8 @@ fn answer(
             if let Some(emulator) = &emulator {
                 mounts::emulate(emulator)?;
             }
-            *mounted = Some(Mounted::open(&trees, &changes, shown.as_deref())?);
+            let handled = emulator.as_ref().and_then(|it| Some((it.program.as_str(), it.loader.as_deref()?)));
+            *mounted = Some(Mounted::open(&trees, &changes, shown.as_deref(), handled)?);
             Ok(Some(Reply::Done))
         }
         Request::Run(program) => {

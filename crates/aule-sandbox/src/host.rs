@@ -30,6 +30,21 @@ pub struct Host {
     pub search: Vec<PathBuf>,
 }
 
+/// What programs see.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Names of trees, the first one highest.
+    pub trees: &'a [&'a str],
+    /// The name of the new directory that changes go to.
+    pub changes: &'a str,
+    /// The name of a directory of the host's that is to be seen at `/run/aule`.
+    pub shown: Option<&'a str>,
+    /// Debian's name of the tree's architecture.
+    pub architecture: &'a str,
+    /// Whether one of the trees has programs of this machine's own architecture, as [`crate::Native`] says where.
+    pub has_native: bool,
+}
+
 /// A sandbox that runs.
 pub struct Sandbox {
     child: Child,
@@ -108,13 +123,13 @@ impl Sandbox {
         Ok(self.done()?)
     }
 
-    /// Mounts trees over each other, the first one highest; what changes goes to the new directory `changes`. A directory
-    /// of the host, if one is given, is to be seen at `/run/aule`. `architecture` is Debian's name of the tree's.
+    /// Mounts the view's trees over each other.
     ///
     /// # Errors
     /// When the host cannot do it.
-    pub fn open(&mut self, trees: &[&str], changes: &str, shown: Option<&str>, architecture: &str) -> Result<()> {
-        let emulator = emulator(architecture, &self.host.search)?;
+    pub fn open(&mut self, view: &View<'_>) -> Result<()> {
+        let View { trees, changes, shown, architecture, has_native } = *view;
+        let emulator = emulator(architecture, has_native, &self.host.search)?;
         let foreign = emulator.is_some();
         self.request(&Request::Open {
             trees: trees.iter().map(|it| (*it).to_owned()).collect(),

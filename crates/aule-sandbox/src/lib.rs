@@ -6,7 +6,8 @@
 //! back as a list of changes. Nothing of the host is to be seen inside: no network, no environment, no file, no process.
 //! When the helper ends, or the process that started it dies, the kernel ends all that ran inside.
 //!
-//! Programs of another architecture run by QEMU's user mode emulation, which a binfmt_misc of the sandbox's own calls.
+//! Programs of another architecture run by QEMU's user mode emulation, which a binfmt_misc of the sandbox's own calls. Where
+//! the sandbox has the same program for this machine's own processor ([`Native`]), that one runs in its place.
 
 #![cfg(target_os = "linux")]
 
@@ -22,7 +23,8 @@ mod protocol;
 mod run;
 mod unpack;
 
+pub use emulator::Native;
 pub use error::{Result, SandboxError};
 pub use helper::helper;
-pub use host::{Host, Sandbox, Unpacker};
+pub use host::{Host, Sandbox, Unpacker, View};
 pub use protocol::{Entry, Exit, Program, What};

@@ -1,13 +1,18 @@
 //! What a program in the sandbox sees: the tree with its changes on top, and the little of a running system that
 //! maintainer scripts need. Runs in the helper.
 
-use crate::protocol::Emulator;
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
+use crate::{
+    emulator::{HANDLER, LOADER, PLACE},
+    protocol::Emulator,
+};
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount},
 };
 use std::{
-    fs, io,
-    os::unix::fs::symlink,
+    fs,
+    io::{self, Write},
+    os::{fd::AsRawFd, unix::fs::symlink},
     path::{Path, PathBuf},
 };
 
@@ -70,12 +75,29 @@ pub(crate) fn begin() -> io::Result<()> {
 pub(crate) fn emulate(emulator: &Emulator) -> io::Result<()> {
     let place = "/proc/sys/fs/binfmt_misc";
     tried("mounting binfmt_misc", mount("binfmt_misc", place, "binfmt_misc", MountFlags::empty(), None))?;
-    fs::write(format!("{place}/register"), &emulator.registration)
+    let mut memory = None;
+    let program = match emulator.loader {
+        None => emulator.program.clone(),
+        Some(_) => {
+            // In memory: no path of the host's has to be told to the kernel, nor is one left behind.
+            let file = memory.insert(fs::File::from(memfd_create("handler", MemfdFlags::CLOEXEC)?));
+            file.write_all(HANDLER)?;
+            format!("/proc/self/fd/{}", file.as_raw_fd())
+        }
+    };
+    // P: the program sees its own first argument; F: the emulator is opened now, here.
+    fs::write(format!("{place}/register"), format!(":{}:{program}:PF", emulator.format))
 }
 
 impl Mounted {
     /// Lays `trees` over each other, the first one highest, and mounts /proc, /dev, /run and /tmp in it.
-    pub(crate) fn open(trees: &[String], changes: &str, shown: Option<&str>) -> io::Result<Mounted> {
+    /// `handled` is an emulator that the handler calls, with the loader of this machine's programs.
+    pub(crate) fn open(
+        trees: &[String],
+        changes: &str,
+        shown: Option<&str>,
+        handled: Option<(&str, &str)>,
+    ) -> io::Result<Mounted> {
         let mounted = Mounted { changes: PathBuf::from(changes) };
         fs::create_dir(&mounted.changes)?;
         for name in [UPPER, WORK, ROOT] {
@@ -129,6 +151,12 @@ impl Mounted {
             tried("showing a directory", mount_bind(shown, &place))?;
             let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
             tried("making read-only", mount_remount(&place, flags, c""))?;
+        }
+        if let Some((emulator, loader)) = handled {
+            let place = root.join(PLACE);
+            fs::write(&place, b"")?;
+            tried("showing the emulator", mount_bind(emulator, &place))?;
+            symlink(loader, root.join(LOADER.trim_start_matches('/')))?;
         }
         Ok(mounted)
     }

@@ -144,8 +144,12 @@ pub(crate) enum Request {
 /// How programs of another architecture are run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Emulator {
-    /// What /proc/sys/fs/binfmt_misc/register takes.
-    pub(crate) registration: String,
+    /// What its programs look like, as /proc/sys/fs/binfmt_misc/register takes it: name, type, offset, magic, mask.
+    pub(crate) format: String,
+    /// Its path on the host.
+    pub(crate) program: String,
+    /// The loader of this machine's programs in the tree; with it the handler is asked first.
+    pub(crate) loader: Option<String>,
 }
 
 /// What the helper says.

@@ -1,7 +1,7 @@
 //! The sandbox with programs of this machine: what they see, what they may do, and what is given back of what they did.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use aule_sandbox::{Entry, Exit, Host, Program, Sandbox, SandboxError, What};
+use aule_sandbox::{Entry, Exit, Host, Program, Sandbox, SandboxError, View, What};
 use aule_tree::{Metadata, Timestamp, TreePath, Xattrs};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -121,11 +121,15 @@ fn unpack(sandbox: &mut Sandbox, entries: Vec<(Entry, Vec<u8>)>) -> Result<(), S
     })
 }
 
+fn view(architecture: &str) -> View<'_> {
+    View { trees: &["tree"], changes: "changes", shown: None, architecture, has_native: false }
+}
+
 fn opened(bench: &Bench, more: &[(Entry, &[u8])]) -> Sandbox {
     let mut sandbox = Sandbox::start(&bench.host).unwrap();
     unpack(&mut sandbox, tree(more)).unwrap();
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    sandbox.open(&["tree"], "changes", None, architecture).unwrap();
+    sandbox.open(&view(architecture)).unwrap();
     sandbox
 }
 
@@ -299,8 +303,7 @@ fn hostile() {
         sandbox.remove("tree").unwrap();
         sandbox.remove("changes").unwrap();
         unpack(&mut sandbox, tree(&[(Entry { path: path(name), what }, b"")])).unwrap();
-        let error =
-            sandbox.open(&["tree"], "changes", None, if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+        let error = sandbox.open(&view(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }));
         let error = error.unwrap_err().to_string();
         assert!(error.contains(&format!("/{name}")), "{error}");
     }

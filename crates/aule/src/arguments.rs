@@ -184,6 +184,9 @@ pub(crate) struct BuildArguments {
     /// Resolve again what is locked: everything, or the URL that is named; may be given several times
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
     pub(crate) update: Option<Vec<String>>,
+    /// Emulate every program of the image while packages are installed, also those that this machine has itself: slower
+    #[arg(long)]
+    pub(crate) emulate: bool,
     /// How many threads work [default: one a processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) jobs: Option<u16>,

@@ -37,13 +37,14 @@ pub(crate) fn now() -> Option<Timestamp> {
 }
 
 /// What packages are installed with: this program itself, and programs on `$PATH` and where administrators' programs are.
-pub(crate) fn sandbox() -> Option<SandboxTools> {
+/// `emulate_all`: nothing of this machine's architecture stands in for programs of the image.
+pub(crate) fn sandbox(emulate_all: bool) -> Option<SandboxTools> {
     let program = env::current_exe().ok()?;
     let path = env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"].map(PathBuf::from);
     // A relative directory would mean another one in the sandbox's.
     let search = env::split_paths(&path).filter(|it| it.is_absolute()).chain(usual).collect();
-    Some(SandboxTools { program, search })
+    Some(SandboxTools { program, search, emulate_all })
 }
 
 /// Proxies from `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, the certificates that the system trusts, and the

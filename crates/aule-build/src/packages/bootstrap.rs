@@ -5,7 +5,8 @@
 //! out is one layer, like that of an image.
 
 use super::{
-    Deb, Plan, Question, answer, debs, install,
+    Deb, Plan, Question, answer, debs,
+    install::install,
     system::{System, Trusted, keys},
 };
 use crate::{
@@ -139,7 +140,7 @@ fn bootstrap(
     stage.put_text(&TreePath::new(STATUS)?, b"", 0o644, KEY)?;
     let first = stage.commit(request.store, request.jobs)?;
     let first = first.ok_or_else(|| BuildError::Packages("the suite has nothing essential".into()))?;
-    install(request, &mut stage, plan, None)?;
+    install(request, merged, &mut stage, plan, None, &|_| Ok(vec![self::source(request, merged, wanted)?]))?;
     let boot = finish(&mut stage, merged, wanted, source)?;
     let second = stage.commit(request.store, request.jobs)?;
     // One layer, without what the second one writes over the first.

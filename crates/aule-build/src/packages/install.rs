@@ -3,13 +3,15 @@
 use super::{
     Plan,
     changes::Changes,
-    debs,
+    debs, native,
     normal::{PRESETS, Preset},
     order::rounds,
+    system::Trusted,
 };
 use crate::{BuildError, BuildRequest, Result, stage::Stage};
 use aule_deb::index::Packages;
-use aule_sandbox::{Entry, Exit, Host, Program, Sandbox, SandboxError, Unpacker, What};
+use aule_recipe::Merged;
+use aule_sandbox::{Entry, Exit, Host, Program, Sandbox, SandboxError, Unpacker, View, What};
 use aule_store::layer::Contents;
 use aule_tree::{Kind, Metadata, Timestamp, Tree, TreePath};
 use std::{
@@ -20,7 +22,7 @@ use std::{
 };
 
 /// What is installed where.
-const STATUS: &str = "var/lib/dpkg/status";
+pub(super) const STATUS: &str = "var/lib/dpkg/status";
 /// Which packages nobody asked for by name (apt-mark(8)).
 const EXTENDED: &str = "var/lib/apt/extended_states";
 /// Names of the directories that a build makes beside the trees; they are removed by the next one, if not by itself.
@@ -36,12 +38,14 @@ const LAST_WORDS: usize = 30;
 const POLICY: &[u8] = b"#!/bin/sh\nexit 101\n";
 const POLICY_PATH: &str = "usr/sbin/policy-rc.d";
 
-/// Does what the plan says to the tree.
-pub(crate) fn install(
+/// Does what the plan says to the tree. `sources` are those of the tree.
+pub(super) fn install(
     request: &BuildRequest<'_>,
+    merged: &Merged,
     stage: &mut Stage,
     plan: &Plan,
     boot_mount: Option<&TreePath>,
+    sources: &dyn Fn(&Stage) -> Result<Vec<Trusted>>,
 ) -> Result<()> {
     let host = host(request)?;
     debs::fetch(request, plan.install.iter().map(|it| &it.locked))?;
@@ -54,6 +58,7 @@ pub(crate) fn install(
         );
         return Err(BuildError::Packages(message));
     }
+    let native = native::find(request, merged, stage, plan, sources)?;
     let failed = |source| BuildError::Sandbox(SandboxError::Start(source));
     let lock = File::create(host.directory.join("lock")).map_err(failed)?;
     if lock.try_lock().is_err() {
@@ -65,11 +70,24 @@ pub(crate) fn install(
         sandbox.remove(name)?;
     }
     let tree = tree(request, &mut sandbox, stage)?;
-    forget_old_trees(&host.directory, &mut sandbox, &tree)?;
+    forget_old(&host.directory, &mut sandbox, "tree-", &tree)?;
     let presets = presets(stage, plan)?;
     sandbox.unpack("tools", |unpacker| put_tools(unpacker, stage, &presets))?;
+    let mut trees = vec!["tools"];
+    if let Some(native) = &native {
+        native.unpack(request, &mut sandbox, &plan.architecture)?;
+        forget_old(&host.directory, &mut sandbox, "native-", &native.layer)?;
+        trees.push(&native.layer);
+    }
+    trees.push(&tree);
     let shown = show(request, &host.directory, plan)?;
-    sandbox.open(&["tools", &tree], "changes", Some(&shown), &plan.architecture)?;
+    sandbox.open(&View {
+        trees: &trees,
+        changes: "changes",
+        shown: Some(&shown),
+        architecture: &plan.architecture,
+        has_native: native.is_some(),
+    })?;
 
     let mut dpkg = Dpkg { request, sandbox: &mut sandbox, plan, date: stage.date };
     dpkg.run_all()?;
@@ -156,7 +174,8 @@ fn put_tools(unpacker: &mut Unpacker<'_>, stage: &Stage, presets: &[(TreePath, &
         .map(|(path, preset)| (path.clone(), (preset.mode, preset.bytes)))
         .chain([(policy.0, (policy.1, policy.2))])
         .collect();
-    let mut directories = BTreeSet::from([TreePath::root()]);
+    // (Programs of this machine's architecture lie below /usr/lib.)
+    let mut directories = BTreeSet::from([TreePath::root(), TreePath::new("usr/lib")?]);
     for path in files.keys() {
         let above = std::iter::successors(path.parent(), TreePath::parent);
         directories.extend(above);
@@ -201,14 +220,14 @@ fn show(request: &BuildRequest<'_>, directory: &Path, plan: &Plan) -> Result<Str
     Ok(name.into())
 }
 
-/// Removes all trees but this one and those that were made last.
-fn forget_old_trees(directory: &Path, sandbox: &mut Sandbox, used: &str) -> Result<()> {
+/// Removes all trees of a kind but this one and those that were made last.
+fn forget_old(directory: &Path, sandbox: &mut Sandbox, kind: &str, used: &str) -> Result<()> {
     let failed = |source| BuildError::Sandbox(SandboxError::Input(source));
     let mut trees = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("tree-") && name != used {
+        if name.starts_with(kind) && name != used {
             let modified = entry.metadata().and_then(|it| it.modified()).map_err(failed)?;
             trees.push((name.ends_with(".part"), modified, name));
         }
@@ -393,4 +412,6 @@ pub struct SandboxTools {
     pub program: PathBuf,
     /// Where `newuidmap` and QEMU are looked for.
     pub search: Vec<PathBuf>,
+    /// Whether no program of this machine's architecture stands in for one of the image's: slower, with the same result.
+    pub emulate_all: bool,
 }

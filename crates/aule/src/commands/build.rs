@@ -42,7 +42,7 @@ pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: For
             now: environment::now(),
             lock: lock.for_build(),
             lock_mode: mode,
-            sandbox: environment::sandbox(),
+            sandbox: environment::sandbox(arguments.emulate),
             observer: &story,
         };
         let outcome = match build(&request, merged) {

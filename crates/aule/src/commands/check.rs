@@ -34,7 +34,7 @@ pub(super) fn run(arguments: CheckArguments, store: Option<PathBuf>, format: For
             now: environment::now(),
             lock: lock.for_build(),
             lock_mode: LockMode::Add,
-            sandbox: environment::sandbox(),
+            sandbox: environment::sandbox(false),
             observer: &story,
         };
         let findings = check::run(&request, merged)?;

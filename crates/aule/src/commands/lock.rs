@@ -29,7 +29,7 @@ pub(super) fn run(arguments: LockArguments, store: Option<PathBuf>, format: Form
             now: environment::now(),
             lock: lock.for_build(),
             lock_mode: LockMode::Add,
-            sandbox: environment::sandbox(),
+            sandbox: environment::sandbox(false),
             observer: &story,
         };
         lock.add(&resolve(&request, merged)?);

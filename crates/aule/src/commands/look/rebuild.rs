@@ -72,7 +72,7 @@ pub(super) fn run(store: &Store, build: &Build, story: &Story) -> Result<Rebuilt
         now: environment::now(),
         lock: Lock::default(),
         lock_mode: LockMode::Locked,
-        sandbox: environment::sandbox(),
+        sandbox: environment::sandbox(false),
         observer: story,
     };
     let outcome = rebuild(&request, &Build::open(&fresh, build.descriptor.clone())?)?;

@@ -1,0 +1,419 @@
+//! Programs of this machine's own architecture that stand in for those of a foreign tree while packages are installed.
+//!
+//! Maintainer scripts are shell and Perl, and call the same few programs; emulation makes them some thirty times slower.
+//! Those programs do the same whatever processor they run on, so the very same versions of them are fetched for this
+//! machine's processor, from the same sources, signed by the same keys. They lie in a directory among the libraries of
+//! this machine's architecture, which no foreign tree has, in a layer that is never captured. What cannot be had is
+//! emulated: the result is the same, later.
+
+use super::{
+    Plan, debs,
+    indices::{self, Fetched},
+    install::STATUS,
+    system::{System, Trusted},
+};
+use crate::{BuildError, BuildRequest, Result, key::step_key, stage::Stage};
+use aule_deb::{
+    archive::{DebError, Entry as Member, What as Kind},
+    index::{Package, Packages},
+    resolve::{Request, Source, Universe},
+};
+use aule_recipe::{LockedPackage, Merged, Sha256};
+use aule_sandbox::{Entry, Native, Sandbox, SandboxError, Unpacker, What};
+use aule_tree::{Digest, Hasher, Metadata, Timestamp, TreePath};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+};
+
+/// Changes when the layer is made in another way.
+const VERSION: u32 = 1;
+/// Packages whose programs stand in, and the names of those that do not, as they tell of the machine that they run on.
+const PACKAGES: [(&str, &[&str]); 32] = [
+    ("bash", &[]),
+    ("bzip2", &[]),
+    ("coreutils", &["arch", "nproc", "stdbuf", "uname"]),
+    ("cpio", &[]),
+    ("dash", &[]),
+    ("debianutils", &[]),
+    ("diffutils", &[]),
+    ("dpkg", &[]),
+    ("findutils", &[]),
+    ("gawk", &[]),
+    ("grep", &[]),
+    ("gzip", &[]),
+    ("hostname", &[]),
+    ("kmod", &[]),
+    ("mawk", &[]),
+    ("openssh-client", &[]),
+    ("openssl", &[]),
+    ("passwd", &[]),
+    ("perl", &[]),
+    ("perl-base", &[]),
+    ("procps", &[]),
+    ("python3.11-minimal", &[]),
+    ("python3.12-minimal", &[]),
+    ("python3.13-minimal", &[]),
+    ("sed", &[]),
+    ("systemd", &[]),
+    ("sysvinit-utils", &[]),
+    ("tar", &[]),
+    ("udev", &[]),
+    ("util-linux", &["lscpu", "setarch"]),
+    ("xz-utils", &[]),
+    ("zstd", &[]),
+];
+/// Without these it is not worth it.
+const NEEDED: [&str; 2] = ["dash", "dpkg"];
+/// Perl's modules that are programs of a processor: Perl stands in only with all that the tree has.
+const PERL: [&str; 2] = ["perl", "perl-base"];
+/// Directories that programs are taken from.
+const PROGRAMS: [&str; 4] = ["usr/bin/", "usr/sbin/", "usr/lib/systemd/", "usr/lib/udev/"];
+/// dpkg has the name of its architecture in it, and is that of the tree here.
+const DPKG: &str = "usr/bin/dpkg";
+/// The largest program that stands in.
+const PROGRAM_MAX: u64 = 64 << 20;
+
+/// A package as the store remembers it.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    name: String,
+    architecture: String,
+    version: String,
+    url: String,
+    size: u64,
+    sha256: [u8; 32],
+}
+
+impl Remembered {
+    fn of(package: &LockedPackage) -> Remembered {
+        let LockedPackage { name, architecture, version, url, size, sha256: Sha256(sha256) } = package.clone();
+        Remembered { name, architecture, version, url, size, sha256 }
+    }
+
+    fn package(self) -> LockedPackage {
+        let Remembered { name, architecture, version, url, size, sha256 } = self;
+        LockedPackage { name, architecture, version, url, size, sha256: Sha256(sha256) }
+    }
+}
+
+/// What there is to stand in.
+pub(super) struct Programs {
+    native: Native,
+    packages: Vec<LockedPackage>,
+    /// The name of the layer in the sandbox.
+    pub(super) layer: String,
+}
+
+/// Finds what stands in for programs of the tree: nothing where this machine runs them itself.
+pub(super) fn find(
+    request: &BuildRequest<'_>,
+    merged: &Merged,
+    stage: &Stage,
+    plan: &Plan,
+    sources: &dyn Fn(&Stage) -> Result<Vec<Trusted>>,
+) -> Result<Option<Programs>> {
+    let Some(native) = Native::beside(&plan.architecture) else { return Ok(None) };
+    let is_wanted = request.sandbox.as_ref().is_some_and(|tools| !tools.emulate_all);
+    if !is_wanted
+        || has_libraries(stage, native)?
+        || plan.install.iter().any(|it| it.architecture == native.architecture)
+    {
+        return Ok(None);
+    }
+    let wanted = wanted(stage, plan)?;
+    let key = step_key("native programs", &(VERSION, native.architecture, &wanted))?;
+    let remembered: Option<Vec<Remembered>> = request.store.step_result(key)?;
+    let packages = match remembered {
+        Some(found) => found.into_iter().map(Remembered::package).collect(),
+        None => match sources(stage).and_then(|sources| choose(request, merged, native, &wanted, sources)) {
+            Ok(found) => {
+                let blobs: Vec<Digest> = found.iter().map(debs::digest).collect();
+                debs::fetch(request, &found)?;
+                let remembered: Vec<Remembered> = found.iter().map(Remembered::of).collect();
+                request.store.set_step_result(key, &blobs, &remembered)?;
+                found
+            }
+            Err(error @ (BuildError::Download(_) | BuildError::Packages(_) | BuildError::Unverified { .. })) => {
+                let message = format!("all programs of the packages are emulated, which takes longer: {error}");
+                request.observer.note(&message);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    let mut hasher = Hasher::new();
+    hasher.field(&VERSION.to_le_bytes());
+    hasher.field(plan.architecture.as_bytes());
+    packages.iter().for_each(|it| hasher.field(&it.sha256.0));
+    let layer = format!("native-{}", hasher.finish().hex());
+    Ok(Some(Programs { native, packages, layer }))
+}
+
+/// Whether the tree has libraries of this machine's architecture itself.
+fn has_libraries(stage: &Stage, native: Native) -> Result<bool> {
+    let libraries = TreePath::new(format!("usr/lib/{}", native.triplet))?;
+    stage.exists(&libraries)
+}
+
+/// The packages of the tree, as it will be, that have programs to stand in for, with their versions.
+fn wanted(stage: &Stage, plan: &Plan) -> Result<BTreeMap<String, String>> {
+    let status = stage.read_text(&TreePath::new(STATUS)?)?.unwrap_or_default();
+    let there = Packages::parse(status).map_err(|error| BuildError::Packages(format!("/{STATUS}: {error}")))?;
+    let mut versions: BTreeMap<String, String> = BTreeMap::new();
+    for package in there.iter().filter(|it| it.architecture == plan.architecture && it.state() == Some("installed")) {
+        versions.insert(package.name.to_owned(), package.version.to_owned());
+    }
+    for deb in plan.install.iter().filter(|it| it.architecture == plan.architecture) {
+        versions.insert(deb.name.clone(), deb.version.clone());
+    }
+    plan.remove.iter().for_each(|name| drop(versions.remove(name)));
+    versions.retain(|name, _| excluded(name).is_some() || is_perl_module(name));
+    Ok(versions)
+}
+
+/// The programs of a package that do not stand in; `None` where none of them does.
+fn excluded(package: &str) -> Option<&'static [&'static str]> {
+    PACKAGES.iter().find(|(name, _)| *name == package).map(|(_, excluded)| *excluded)
+}
+
+fn is_perl_module(package: &str) -> bool {
+    package.starts_with("lib") && package.ends_with("-perl")
+}
+
+/// A version without what Debian adds for a package that was built again for some architectures.
+fn source_version(version: &str) -> &str {
+    match version.rsplit_once("+b") {
+        Some((before, number)) if number.bytes().all(|it| it.is_ascii_digit()) => before,
+        _ => version,
+    }
+}
+
+/// The packages of this machine's architecture that have the wanted programs, with the libraries that they need.
+fn choose(
+    request: &BuildRequest<'_>,
+    merged: &Merged,
+    native: Native,
+    wanted: &BTreeMap<String, String>,
+    sources: Vec<Trusted>,
+) -> Result<Vec<LockedPackage>> {
+    let system = System { architecture: native.architecture.to_owned(), installed: Packages::default() };
+    let fetched = fetch(request, merged, &system, sources)?;
+    let mut there: BTreeMap<&str, &str> = BTreeMap::new();
+    for package in fetched.iter().flat_map(|it| it.packages.iter()).filter(|it| it.architecture == native.architecture)
+    {
+        if wanted.get(package.name).is_some_and(|it| source_version(it) == source_version(package.version)) {
+            there.insert(package.name, package.version);
+        }
+    }
+    if wanted.keys().any(|name| is_perl_module(name) && !there.contains_key(name.as_str())) {
+        there.retain(|name, _| !PERL.contains(name) && !is_perl_module(name));
+    }
+    if let Some(name) = NEEDED.iter().find(|name| !there.contains_key(*name)) {
+        let message = format!("no source has {name} of the tree's version for {}", native.architecture);
+        return Err(BuildError::Packages(message));
+    }
+    let names: Vec<String> = there.iter().map(|(name, version)| format!("{name}={version}")).collect();
+    let given: Vec<Source<'_>> =
+        fetched.iter().map(|it| Source { packages: &it.packages, priority: it.priority }).collect();
+    let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(error.to_string());
+    let universe =
+        Universe::new(native.architecture, &system.installed, &given, &names).map_err(|error| wrong(&error))?;
+    let solution = universe.resolve(&Request { install: names, remove: Vec::new() }).map_err(|error| wrong(&error))?;
+    let own = solution.install.iter().filter(|(_, package)| package.architecture == native.architecture);
+    own.map(|(source, package): &(usize, Package<'_>)| {
+        let source = fetched.get(*source).ok_or(BuildError::Internal("a package is of no source"))?;
+        super::locked(source, package)
+    })
+    .collect()
+}
+
+/// The indices of this machine's architecture: of the tree's sources, else of this machine's own mirror, signed by the same
+/// keys. (Ubuntu has some architectures in an archive of their own.)
+fn fetch(request: &BuildRequest<'_>, merged: &Merged, system: &System, sources: Vec<Trusted>) -> Result<Vec<Fetched>> {
+    let mut fetched = Vec::new();
+    let mut failure = None;
+    for mut source in sources {
+        source.list.architectures.clear();
+        let own = source.list.uri.clone();
+        let mirror = request.network.mirror.as_deref().map(|it| it.trim_end_matches('/').to_owned());
+        let uris: BTreeSet<Option<String>> = [Some(own.clone()), mirror].into();
+        let mut uris: Vec<String> = uris.into_iter().flatten().collect();
+        uris.sort_by_key(|uri| *uri != own);
+        for uri in uris {
+            source.list.uri = uri;
+            match indices::fetch(request, system, std::slice::from_ref(&source), &merged.recipe.packages) {
+                Ok(found) => {
+                    fetched.extend(found);
+                    break;
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+    }
+    match (fetched.is_empty(), failure) {
+        (true, Some(error)) => Err(error),
+        _ => Ok(fetched),
+    }
+}
+
+impl Programs {
+    /// Unpacks what stands in.
+    pub(super) fn unpack(&self, request: &BuildRequest<'_>, sandbox: &mut Sandbox, architecture: &str) -> Result<()> {
+        if sandbox.has(&self.layer)? {
+            return Ok(());
+        }
+        debs::fetch(request, &self.packages)?;
+        request.observer.note("unpacking programs of this machine's architecture, to run in place of emulated ones");
+        sandbox.unpack(&self.layer, |unpacker| {
+            let root = Metadata::root_owned(0o755, Timestamp::from_seconds(0));
+            let metadata = root.clone();
+            unpacker.entry(Entry { path: TreePath::root(), what: What::Directory { metadata, opaque: false } })?;
+            let (directories, files) = (BTreeSet::from([TreePath::root()]), BTreeMap::new());
+            let mut layer = Layer { native: self.native, architecture, unpacker, directories, files };
+            for package in &self.packages {
+                let mut failure = None;
+                let read = debs::open(request, package)?.entries(|member, bytes| {
+                    layer.take(&package.name, member, bytes).map_err(|error| {
+                        let said = error.to_string();
+                        failure = Some(error);
+                        DebError::Form(said)
+                    })
+                });
+                match (read, failure) {
+                    (Err(_), Some(error)) => return Err(error),
+                    (read, _) => {
+                        read.map_err(|error| BuildError::Packages(format!("{}: {error}", package.url)))?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The layer, while packages are put into it.
+struct Layer<'a, 'b> {
+    native: Native,
+    /// Debian's name of the tree's architecture.
+    architecture: &'a str,
+    unpacker: &'a mut Unpacker<'b>,
+    directories: BTreeSet<TreePath>,
+    /// What is there, by its path in the package.
+    files: BTreeMap<TreePath, TreePath>,
+}
+
+impl Layer<'_, '_> {
+    fn take(&mut self, package: &str, member: &Member, bytes: &mut dyn Read) -> Result<()> {
+        let path = merged_path(&member.path)?;
+        let is_program = member.mode & 0o111 != 0;
+        let Some(place) = self.place(package, &path, is_program)? else { return Ok(()) };
+        if self.files.contains_key(&path) {
+            return Ok(());
+        }
+        let metadata =
+            Metadata::root_owned(u16::try_from(member.mode & 0o777).unwrap_or(0o644), Timestamp::from_seconds(0));
+        let mut edited = None;
+        let is_of_library = place == path;
+        let what = match &member.what {
+            Kind::File(size) if !is_of_library => match self.edit(&path, *size, bytes)? {
+                Some(bytes) => {
+                    let size = edited.insert(bytes).len() as u64;
+                    What::File { metadata, size }
+                }
+                None => return Ok(()),
+            },
+            Kind::File(size) => What::File { metadata, size: *size },
+            Kind::Symlink(target) => What::Symlink { metadata, target: target.clone() },
+            Kind::Link(target) => match self.files.get(&merged_path(target)?) {
+                Some(target) => What::Link(target.clone()),
+                None => return Ok(()),
+            },
+            Kind::Directory | Kind::Special => return Ok(()),
+        };
+        self.above(&place)?;
+        let is_file = matches!(what, What::File { .. });
+        self.unpacker.entry(Entry { path: place.clone(), what })?;
+        match edited {
+            Some(bytes) => self.unpacker.bytes(&bytes)?,
+            None if is_file => {
+                let mut buffer = vec![0; 1 << 16];
+                loop {
+                    let length = bytes.read(&mut buffer).map_err(SandboxError::Input)?;
+                    let Some(piece) = buffer.get(..length).filter(|it| !it.is_empty()) else { break };
+                    self.unpacker.bytes(piece)?;
+                }
+            }
+            None => {}
+        }
+        self.files.insert(path, place);
+        Ok(())
+    }
+
+    /// Where a file of a package belongs, if anywhere: libraries at their place, programs below a directory of their own.
+    fn place(&self, package: &str, path: &TreePath, is_program: bool) -> Result<Option<TreePath>> {
+        let Ok(text) = std::str::from_utf8(path.as_bytes()) else { return Ok(None) };
+        let libraries = format!("usr/lib/{}/", self.native.triplet);
+        if text.starts_with(&libraries) {
+            let is_needed = !text.ends_with(".a") && !text.contains("/gconv/");
+            return Ok(is_needed.then(|| path.clone()));
+        }
+        let Some(excluded) = excluded(package) else { return Ok(None) };
+        let name = text.rsplit('/').next().unwrap_or(text);
+        match is_program && PROGRAMS.iter().any(|directory| text.starts_with(directory)) && !excluded.contains(&name) {
+            true => Ok(Some(TreePath::new(format!("{}/{text}", self.native.programs.trim_start_matches('/')))?)),
+            false => Ok(None),
+        }
+    }
+
+    /// A program that finds its loader in the sandbox, and dpkg as one of the tree's architecture; `None` for a program that
+    /// cannot be made so.
+    fn edit(&self, path: &TreePath, size: u64, bytes: &mut dyn Read) -> Result<Option<Vec<u8>>> {
+        if size > PROGRAM_MAX {
+            return Ok(None);
+        }
+        let mut program = Vec::new();
+        bytes.read_to_end(&mut program).map_err(SandboxError::Input)?;
+        let (old, new) = self.native.loader;
+        let mut wanted = vec![(format!("{old}\0"), format!("{new}\0"))];
+        if path.as_bytes() == DPKG.as_bytes() {
+            wanted.push((format!("\0{}\0", self.native.architecture), format!("\0{}\0", self.architecture)));
+        }
+        let is_done = wanted.iter().all(|(old, new)| replace(&mut program, old.as_bytes(), new.as_bytes()));
+        Ok(is_done.then_some(program))
+    }
+
+    fn above(&mut self, path: &TreePath) -> Result<()> {
+        let above: Vec<TreePath> = std::iter::successors(path.parent(), TreePath::parent).collect();
+        for directory in above.into_iter().rev() {
+            if self.directories.insert(directory.clone()) {
+                let metadata = Metadata::root_owned(0o755, Timestamp::from_seconds(0));
+                self.unpacker.entry(Entry { path: directory, what: What::Directory { metadata, opaque: false } })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes `new` over `old`, which is to be there once; anything else is a program that this code does not know.
+fn replace(program: &mut [u8], old: &[u8], new: &[u8]) -> bool {
+    let mut places = program.windows(old.len()).enumerate().filter(|(_, it)| *it == old).map(|(place, _)| place);
+    let (Some(place), None) = (places.next(), places.next()) else { return false };
+    match program.get_mut(place..place + new.len()) {
+        Some(there) if new.len() <= old.len() => {
+            there.copy_from_slice(new);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// A path of a package in a tree whose `/usr` is merged (Debian Policy 9.1.1, usrmerge).
+fn merged_path(path: &[u8]) -> Result<TreePath> {
+    let moved = ["bin/", "sbin/", "lib/", "lib64/"].iter().any(|it| path.starts_with(it.as_bytes()));
+    Ok(match moved {
+        true => TreePath::new([b"usr/", path].concat())?,
+        false => TreePath::new(path)?,
+    })
+}
