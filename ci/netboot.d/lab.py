@@ -75,7 +75,8 @@ class Lab:
         """Builds the recipe with another marker; gives digest, marker and what a node's probe must find."""
         recipe = self.work / "checkout/tests/recipes/netboot.yaml"
         recipe.write_text(re.sub(r'content: "\w+\\n" }', f'content: "{marker}\\\\n" }}', recipe.read_text()))
-        command = [str(self.aule), "--store", str(self.store), "--format", "json", "build", str(recipe)]
+        command = [str(self.aule), "--store", str(self.store), "--format", "json", "build", str(recipe),
+                   "--base", str(self.work / "checkout/target/base/base.img.xz")]
         done = subprocess.run(unprivileged(command), capture_output=True, text=True, check=False, cwd=self.work)
         if done.returncode != 0:
             raise Failed(f"the build failed:\n{done.stderr[-3000:]}")

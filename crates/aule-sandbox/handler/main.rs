@@ -56,11 +56,17 @@ fn is_python(path: &Path) -> bool {
     path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("python"))
 }
 
+/// What Debian's py3compile asks an interpreter, whose answer is the same on every processor.
+const QUESTIONS: [&str; 2] =
+    ["import importlib.util; print(importlib.util.MAGIC_NUMBER)", "import sys; print(sys.implementation.cache_tag)"];
+
 /// Whether Python only compiles modules. Anything else may need modules that are of its own architecture, and may ask for it.
 fn compiles(arguments: &[OsString]) -> bool {
-    let mut arguments = arguments.iter().filter_map(|it| it.to_str()).skip_while(|it| matches!(*it, "-E" | "-S" | "-s" | "-B" | "-I"));
+    let is_plain = |it: &&str| it.len() > 1 && it.starts_with('-') && it[1..].chars().all(|it| "BEISsu".contains(it));
+    let mut arguments = arguments.iter().filter_map(|it| it.to_str()).skip_while(is_plain);
     match arguments.next() {
         Some("-m") => matches!(arguments.next(), Some("py_compile" | "compileall")),
+        Some("-c") => arguments.next().is_some_and(|it| QUESTIONS.contains(&it)),
         Some(script) => {
             let name = script.rsplit('/').next().unwrap_or(script);
             matches!(name, "py3compile" | "py3clean" | "py_compile.py" | "compileall.py")

@@ -30,7 +30,7 @@ use std::{
 /// Changes when the layer is made in another way.
 const VERSION: u32 = 1;
 /// Packages whose programs stand in, and the names of those that do not, as they tell of the machine that they run on.
-const PACKAGES: [(&str, &[&str]); 32] = [
+const PACKAGES: [(&str, &[&str]); 33] = [
     ("bash", &[]),
     ("bzip2", &[]),
     ("coreutils", &["arch", "nproc", "stdbuf", "uname"]),
@@ -39,6 +39,7 @@ const PACKAGES: [(&str, &[&str]); 32] = [
     ("debianutils", &[]),
     ("diffutils", &[]),
     ("dpkg", &[]),
+    ("dracut-install", &[]),
     ("findutils", &[]),
     ("gawk", &[]),
     ("grep", &[]),
@@ -69,7 +70,7 @@ const NEEDED: [&str; 2] = ["dash", "dpkg"];
 /// Perl's modules that are programs of a processor: Perl stands in only with all that the tree has.
 const PERL: [&str; 2] = ["perl", "perl-base"];
 /// Directories that programs are taken from.
-const PROGRAMS: [&str; 4] = ["usr/bin/", "usr/sbin/", "usr/lib/systemd/", "usr/lib/udev/"];
+const PROGRAMS: [&str; 5] = ["usr/bin/", "usr/sbin/", "usr/lib/dracut/", "usr/lib/systemd/", "usr/lib/udev/"];
 /// dpkg has the name of its architecture in it, and is that of the tree here.
 const DPKG: &str = "usr/bin/dpkg";
 /// The largest program that stands in.

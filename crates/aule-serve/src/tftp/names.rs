@@ -97,8 +97,14 @@ impl Loader {
         };
         let shown = |file: &BootFile| String::from_utf8_lossy(file.path.as_bytes()).into_owned();
         let first = |names: &[&str]| names.iter().find_map(|name| boot.find(name.as_bytes())).map(shown);
-        let kernel = first(&["vmlinuz", "current/vmlinuz", "kernel8.img", "kernel_2712.img"])?;
-        let initrd = first(&["initrd.img", "current/initrd.img", "initramfs8"]);
+        // Debian's have their version in the name; the firmware is told in config.txt.
+        let last = |start: &str| {
+            let files = boot.sorted();
+            files.into_iter().rfind(|file| file.path.as_bytes().starts_with(start.as_bytes())).map(shown)
+        };
+        let kernel = first(&["vmlinuz", "current/vmlinuz", "kernel8.img", "kernel_2712.img"]);
+        let kernel = kernel.or_else(|| last("vmlinuz-"))?;
+        let initrd = first(&["initrd.img", "current/initrd.img", "initramfs8"]).or_else(|| last("initrd.img-"));
         Some(Loader { language, kernel, initrd })
     }
 
