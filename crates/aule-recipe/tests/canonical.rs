@@ -127,6 +127,31 @@ outputs:
     }
 }
 
+#[test]
+fn a_base_of_packages_reads_back() {
+    let text = "name: t\nbase: {packages: {suite: trixie, key: k.asc, include: [bb, aa], components: [main]}}\n";
+    let merged = load_files(&files(&[("r/main.yaml", text)]), "r/main.yaml").unwrap().variant("default").unwrap();
+    let bytes = canonical(&merged.recipe);
+    assert_eq!(canonical(&from_canonical(&bytes).unwrap()), bytes);
+    let shown = show(&merged, false);
+    let again = load_files(&files(&[("r/again.yaml", &shown)]), "r/again.yaml").unwrap();
+    assert_eq!(again.variant("default").unwrap().recipe, merged.recipe, "{shown}");
+}
+
+#[test]
+fn a_lock_of_packages_says_of_which_suite() {
+    let lock = Lock { suite: Some("trixie main [arm64]".into()), base: None, ..sample_lock() };
+    let bytes = lock.to_bytes();
+    assert_eq!(Lock::parse(&bytes).unwrap().suite, lock.suite, "{}", String::from_utf8_lossy(&bytes));
+    assert_eq!(Lock::parse(&bytes).unwrap().to_bytes(), bytes);
+    let recipe =
+        |suite: &str| one(&format!("name: t\nbase: {{packages: {{suite: {suite}, key: k.asc}}}}\n")).unwrap().recipe;
+    let same = lock.compare(&[&recipe("trixie")], BaseEntry::Compared);
+    assert!(!same.missing.iter().chain(&same.unused).any(|it| matches!(it, LockItem::Suite(_))), "{same:?}");
+    let other = lock.compare(&[&recipe("forky")], BaseEntry::Compared);
+    assert!(other.missing.iter().chain(&other.unused).any(|it| matches!(it, LockItem::Suite(_))), "{other:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

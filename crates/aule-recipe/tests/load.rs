@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use aule_recipe::{Document, FileKind, Input, Output, Principal, RootOver, Writes};
+use aule_recipe::{Base, Document, FileKind, Input, Output, Principal, RootOver, Writes};
 use common::{errors, files, load_files, one};
 
 const BASE: &str = "name: t\nbase: {image: base.img.xz}\n";
@@ -343,4 +343,57 @@ fn diagnostics_as_json() {
 fn terminals_are_not_steered() {
     let text = errors(&[("m.yaml", "name: t\nbase: {image: b}\n\"a\\e[31m\\u202E\": 1\n")]);
     assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text:?}");
+}
+
+#[test]
+fn a_base_of_packages() {
+    let merged = one(
+        "name: t\nbase:\n  packages:\n    uri: https://example.org/debian\n    suite: trixie\n    components: [main, contrib]\n    \
+         key: keys/debian.asc\n    architecture: armhf\n    include: [systemd-sysv, apt]\n",
+    )
+    .unwrap();
+    let Base::Packages { packages } = &merged.recipe.base else { panic!("{:?}", merged.recipe.base) };
+    assert_eq!(packages.uri.as_ref().unwrap().as_str(), "https://example.org/debian");
+    assert_eq!((packages.suite.as_str(), packages.architecture.as_str()), ("trixie", "armhf"));
+    assert_eq!((&*packages.components.join(" "), &*packages.include.join(" ")), ("main contrib", "systemd-sysv apt"));
+    assert_eq!(packages.key.path(), Path::new("recipes/keys/debian.asc"));
+    assert!(merged.recipe.base.image().is_none());
+    let least = one("name: t\nbase: {packages: {suite: trixie, key: k.asc}}\n").unwrap();
+    let Base::Packages { packages } = &least.recipe.base else { panic!() };
+    assert_eq!((packages.components.as_slice(), packages.architecture.as_str()), (&["main".to_owned()][..], "arm64"));
+    assert!(packages.uri.is_none() && packages.include.is_empty());
+}
+
+#[test]
+fn a_base_of_packages_is_inherited_key_by_key() {
+    let set = files(&[
+        ("r/a.yaml", "name: a\nbase: {packages: {suite: trixie, key: ../k.asc, include: [apt]}}\n"),
+        ("r/b.yaml", "name: b\nextends: a.yaml\nbase: {packages: {include: [nano, apt]}}\n"),
+        ("r/c.yaml", "name: c\nextends: a.yaml\nbase: {image: x.img}\n"),
+        ("r/d.yaml", "name: d\nextends: a.yaml\nbase: !replace {image: x.img}\n"),
+    ]);
+    let merged = load_files(&set, "r/b.yaml").unwrap().variant("default").unwrap();
+    let Base::Packages { packages } = &merged.recipe.base else { panic!() };
+    assert_eq!((packages.suite.as_str(), packages.include.join(" ").as_str()), ("trixie", "apt nano"));
+    let both = load_files(&set, "r/c.yaml").unwrap_err().to_string();
+    assert!(both.contains("the base is both an image and made of packages"), "{both}");
+    let replaced = load_files(&set, "r/d.yaml").unwrap().variant("default").unwrap();
+    assert_eq!(replaced.recipe.base.image().unwrap().image.name(), "x.img");
+}
+
+#[test]
+fn what_a_base_of_packages_must_have() {
+    for (text, wanted) in [
+        ("{packages: {key: k.asc}}", "the base of packages has no `suite`"),
+        ("{packages: {suite: trixie}}", "the base of packages has no `key`"),
+        ("{packages: {suite: 'tri xie', key: k.asc}}", "tri xie"),
+        ("{packages: {suite: trixie, key: k.asc, architecture: '../x'}}", "`../x` is no architecture"),
+        ("{packages: {suite: trixie, key: k.asc, include: [Nano]}}", "Nano"),
+        ("{packages: {suite: trixie, key: k.asc, uri: 'file:///x'}}", "file:///x"),
+        ("{packages: {suite: trixie, key: k.asc, mirror: x}}", "mirror"),
+        ("{}", "the recipe has no base image"),
+    ] {
+        let error = one(&format!("name: t\nbase: {text}\n")).unwrap_err().to_string();
+        assert!(error.contains(wanted) && error.contains("2:"), "{text}: {error}");
+    }
 }
