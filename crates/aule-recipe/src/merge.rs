@@ -56,7 +56,9 @@ fn is_whole(path: &[String]) -> bool {
 }
 
 /// The lists of a recipe that are sets: a repeat says nothing, the first stays.
-const SETS: [&[&str]; 7] = [
+const SETS: [&[&str]; 9] = [
+    &["base", "packages", "components"],
+    &["base", "packages", "include"],
     &["packages", "install"],
     &["packages", "remove"],
     &["services", "enable"],

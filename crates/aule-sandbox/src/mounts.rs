@@ -23,7 +23,10 @@ const ROOT: &str = "root";
 /// Where the directory that is shown appears in the tree.
 const SHOWN: &str = "run/aule";
 /// The device nodes of the host that are there too. (mknod(2) is refused in a user namespace.)
-const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+const DEVICES: [&str; 4] = ["null", "zero", "full", "urandom"];
+/// An empty file in place of the device: what a script takes from there would be in the tree (overlayroot has a seed for each
+/// initramfs), and another one each time. Whoever needs a secret from it finds none, rather than one that others know.
+const NOTHING_RANDOM: &str = "random";
 /// No program may make user namespaces of its own: it would have every capability there (user_namespaces(7)).
 const MOST_NAMESPACES: &str = "/proc/sys/user/max_user_namespaces";
 /// The most that a file system in memory may hold.
@@ -125,6 +128,7 @@ impl Mounted {
             fs::write(&place, b"")?;
             tried(format!("showing /dev/{name}"), mount_bind(Path::new("/dev").join(name), &place))?;
         }
+        fs::write(dev.join(NOTHING_RANDOM), b"")?;
         let links = [
             ("fd", "/proc/self/fd"),
             ("stdin", "/proc/self/fd/0"),

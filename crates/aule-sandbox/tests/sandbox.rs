@@ -239,6 +239,7 @@ fn confined() {
                   (echo x >/proc/sys/kernel/core_pattern) 2>/dev/null && echo WRITTEN; \
                   (echo 1 >/proc/self/oom_score_adj) 2>/dev/null && echo WRITTEN; \
                   for number in 3 4 5 6 7 8 9 10 11 12 13 14; do [ ! -d /proc/self/fd/$number/. ] || echo WRITTEN; done; \
+                  read number </dev/random && echo WRITTEN || :; \
                   read most </proc/sys/user/max_user_namespaces || :; echo namespaces=$most; echo end";
     let (exit, printed) = shell(&mut sandbox, script, 60);
     assert!(exit.success(), "{exit:?} {printed}");

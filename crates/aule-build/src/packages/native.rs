@@ -30,7 +30,7 @@ use std::{
 /// Changes when the layer is made in another way.
 const VERSION: u32 = 1;
 /// Packages whose programs stand in, and the names of those that do not, as they tell of the machine that they run on.
-const PACKAGES: [(&str, &[&str]); 33] = [
+const PACKAGES: [(&str, &[&str]); 32] = [
     ("bash", &[]),
     ("bzip2", &[]),
     ("coreutils", &["arch", "nproc", "stdbuf", "uname"]),
@@ -39,7 +39,6 @@ const PACKAGES: [(&str, &[&str]); 33] = [
     ("debianutils", &[]),
     ("diffutils", &[]),
     ("dpkg", &[]),
-    ("dracut-install", &[]),
     ("findutils", &[]),
     ("gawk", &[]),
     ("grep", &[]),
@@ -70,7 +69,7 @@ const NEEDED: [&str; 2] = ["dash", "dpkg"];
 /// Perl's modules that are programs of a processor: Perl stands in only with all that the tree has.
 const PERL: [&str; 2] = ["perl", "perl-base"];
 /// Directories that programs are taken from.
-const PROGRAMS: [&str; 5] = ["usr/bin/", "usr/sbin/", "usr/lib/dracut/", "usr/lib/systemd/", "usr/lib/udev/"];
+const PROGRAMS: [&str; 4] = ["usr/bin/", "usr/sbin/", "usr/lib/systemd/", "usr/lib/udev/"];
 /// dpkg has the name of its architecture in it, and is that of the tree here.
 const DPKG: &str = "usr/bin/dpkg";
 /// The largest program that stands in.
@@ -186,7 +185,7 @@ fn is_perl_module(package: &str) -> bool {
 /// A version without what Debian adds for a package that was built again for some architectures.
 fn source_version(version: &str) -> &str {
     match version.rsplit_once("+b") {
-        Some((before, number)) if number.bytes().all(|it| it.is_ascii_digit()) => before,
+        Some((before, number)) if !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit()) => before,
         _ => version,
     }
 }
@@ -417,4 +416,60 @@ fn merged_path(path: &[u8]) -> Result<TreePath> {
         true => TreePath::new([b"usr/", path].concat())?,
         false => TreePath::new(path)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_one_source() {
+        for (version, wanted) in [
+            ("1.2-3", "1.2-3"),
+            ("1.2-3+b1", "1.2-3"),
+            ("1.2-3+deb13u1", "1.2-3+deb13u1"),
+            ("1.2-3+deb13u1+b12", "1.2-3+deb13u1"),
+            ("1.2+beta", "1.2+beta"),
+            ("1.2+b", "1.2+b"),
+        ] {
+            assert_eq!(source_version(version), wanted);
+        }
+    }
+
+    #[test]
+    fn words_are_replaced_where_they_stand_once() {
+        let (old, new) = (b"/lib64/ld-linux-x86-64.so.2\0", b"/run/aule.loader\0");
+        let mut program = [&b"ELF..."[..], old, b"rest"].concat();
+        assert!(replace(&mut program, old, new));
+        assert_eq!(program, [&b"ELF..."[..], new, &old[new.len()..], b"rest"].concat());
+        assert!(!replace(&mut program, old, new), "it is there no more");
+        let mut twice = [&old[..], old].concat();
+        assert!(!replace(&mut twice, old, new));
+        let mut longer = b"ab\0".to_vec();
+        assert!(!replace(&mut longer, b"b\0", b"longer\0") && longer == b"ab\0");
+        assert!(!replace(&mut [], old, new));
+    }
+
+    #[test]
+    fn only_listed_programs_stand_in() {
+        assert_eq!(excluded("dash"), Some(&[][..]));
+        assert!(excluded("coreutils").is_some_and(|it| it.contains(&"uname")));
+        assert_eq!(excluded("libc-bin"), None);
+        assert!(is_perl_module("libtext-charwidth-perl") && !is_perl_module("perl") && !is_perl_module("libperl5.40"));
+        let mut sorted = PACKAGES;
+        sorted.sort_unstable();
+        assert_eq!(sorted, PACKAGES);
+    }
+
+    #[test]
+    fn paths_of_a_merged_usr() {
+        for (path, wanted) in [
+            ("bin/sh", "usr/bin/sh"),
+            ("./lib/x/y", "usr/lib/x/y"),
+            ("usr/bin/a", "usr/bin/a"),
+            ("etc/lib/a", "etc/lib/a"),
+        ] {
+            assert_eq!(merged_path(path.trim_start_matches("./").as_bytes()).ok(), TreePath::new(wanted).ok());
+        }
+    }
 }
