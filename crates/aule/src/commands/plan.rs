@@ -131,6 +131,8 @@ pub(super) fn run(arguments: PlanArguments, store: Option<PathBuf>, format: Form
         plans.push(Plan { preview, files });
     }
     story.end();
+    // Its temporary directory goes, also where the reader of stdout is gone, which ends the process.
+    drop(store);
     if plans.len() == set.variants().len() {
         lock.keep_only(&variants);
     }

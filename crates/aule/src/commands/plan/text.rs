@@ -56,6 +56,9 @@ fn plan_of_variant(text: &mut String, plan: &Plan) -> std::fmt::Result {
     );
     let why = preview.packages.why.as_deref().unwrap_or_default();
     match preview.packages.state {
+        Knowledge::Resolved if preview.packages.changes.is_empty() && preview.packages.unchanged == 0 => {
+            writeln!(text, "packages: there are none")?;
+        }
         Knowledge::Resolved => writeln!(text, "packages: {counts}")?,
         Knowledge::Pinned => {
             writeln!(text, "packages: {counts}; only as the lock pins them, and what would go is not known: {why}")?;
