@@ -133,9 +133,10 @@ fn lock(request: &BuildRequest<'_>, base: &BaseAhead, plan: &PlanAhead, fetched:
             (Some(digest), Some(size)) => {
                 lock.files.push(LockedFile { url: url.clone(), size: *size, sha256: Sha256(*digest.as_bytes()) });
             }
-            _ => {
+            (digest, _) => {
                 lock.files.extend(request.lock.files.iter().find(|it| it.url == *url).cloned());
-                unknown.push(format!("size and digest of {url}"));
+                let what = if digest.is_some() { "size" } else { "digest" };
+                unknown.push(format!("the {what} of {url}"));
             }
         }
     }

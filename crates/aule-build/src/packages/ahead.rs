@@ -52,8 +52,13 @@ pub(super) fn answer(
         })?;
     let mut text: String = own.iter().map(|it| format!("{}\n\n", it.paragraph().text())).collect();
     let mut unknown = Vec::new();
+    let by_name: Vec<_> = fetched.iter().map(|it| (&it.packages, it.packages.by_name())).collect();
     for package in missing {
-        let found = fetched.iter().flat_map(|it| it.packages.iter()).find(|it| is_same(it, &package));
+        let listed = by_name.iter().flat_map(|(packages, names)| {
+            let numbers = names.get(package.name.as_str()).into_iter().flatten();
+            numbers.filter_map(|number| packages.get(*number))
+        });
+        let found = listed.into_iter().find(|it| is_same(it, &package));
         match found {
             Some(found) => text.push_str(&format!("{}\n\n", found.paragraph().text())),
             None => unknown.push(package),
@@ -62,6 +67,7 @@ pub(super) fn answer(
     if !unknown.is_empty() {
         return Err(BuildError::NotAtHand(format!("{}, and no index lists them any more", not_there(&unknown))));
     }
+    drop(by_name);
     let index = Packages::parse(text).map_err(|error| BuildError::Packages(error.to_string()))?;
     if !all_there {
         match solve_locked(question, &index) {
@@ -95,7 +101,7 @@ fn solve_locked(question: &Question<'_>, index: &Packages) -> Result<Plan> {
 /// Whether an index means the very file that the lock pins.
 fn is_same(listed: &Package<'_>, locked: &LockedPackage) -> bool {
     let sha256: Option<Sha256> = listed.get("SHA256").and_then(|it| it.parse().ok());
-    listed.name == locked.name && sha256 == Some(locked.sha256)
+    sha256 == Some(locked.sha256)
 }
 
 /// `the store does not have a, b and 3 more packages of the lock`

@@ -87,7 +87,7 @@ impl BaseAhead {
         let size = locked.map(|it| it.size).or_else(|| size_of(&request.network.request(url, IMAGE_MAX)).ok()?);
         match digest.zip(size).and_then(|(digest, size)| wanted.locked(digest, size)) {
             Some(base) => ahead.lock.base = Some(base),
-            None => ahead.lock_unknown = Some("size and digest of the base image".into()),
+            None => ahead.lock_unknown = Some("the size of the base image".into()),
         }
         let received = request.store.received(url);
         ahead.download = Some(Download { kind: DownloadKind::Image, name: None, url: url.to_owned(), size, received });

@@ -7,6 +7,8 @@ use std::fmt::Write;
 
 /// More paths than this are only counted.
 const PATHS_SHOWN: usize = 100;
+/// More entries of the lock than this are only counted: most are packages, which are told above.
+const LOCK_SHOWN: usize = 20;
 
 /// All of it.
 pub(super) fn of(plans: &Plans) -> String {
@@ -39,20 +41,30 @@ fn plan_of_variant(text: &mut String, plan: &Plan) -> std::fmt::Result {
         let why = step.why.as_ref().map(|why| format!("  {why}")).unwrap_or_default();
         writeln!(text, "  {state:<9} {}{why}", step.name)?;
     }
-    for download in &preview.downloads {
+    let (packages, others): (Vec<_>, Vec<_>) =
+        preview.downloads.iter().partition(|it| it.kind == DownloadKind::Package);
+    for download in others {
         writeln!(text, "  {:<9} {}", "fetch", fetched(download))?;
+    }
+    // Each is told below where it changes something.
+    let bytes = packages.iter().filter_map(|it| it.rest()).sum();
+    match packages.len() {
+        0 => {}
+        1 => writeln!(text, "  {:<9} 1 package ({})", "fetch", size(bytes))?,
+        many => writeln!(text, "  {:<9} {many} packages ({})", "fetch", size(bytes))?,
     }
     for change in &preview.packages.changes {
         writeln!(text, "  {}", package(change))?;
     }
     let counted = |wanted: Change| preview.packages.changes.iter().filter(|it| it.change == wanted).count();
     let counts = format!(
-        "{} added, {} removed, {} upgraded, {} downgraded, {} as they were",
+        "{} added, {} removed, {} upgraded, {} downgraded, {} as they were{}",
         counted(Change::Added),
         counted(Change::Removed),
         counted(Change::Upgraded),
         counted(Change::Downgraded),
-        preview.packages.unchanged
+        preview.packages.unchanged,
+        room(&preview.packages.changes)
     );
     let why = preview.packages.why.as_deref().unwrap_or_default();
     match preview.packages.state {
@@ -90,22 +102,27 @@ fn summary(text: &mut String, plans: &Plans) -> std::fmt::Result {
         (_, 0) => writeln!(text, "download: {files}, {}", size(bytes))?,
         (_, _) => writeln!(text, "download: {files}, {} and {unknown} of a size that is not known", size(bytes))?,
     }
-    for it in &plans.lock.changes {
+    for it in plans.lock.changes.iter().take(LOCK_SHOWN) {
         let letter = match it.change {
             "added" => '+',
             "removed" => '-',
             _ => '~',
         };
         let versions: Vec<&str> = [&it.old, &it.new].into_iter().flatten().map(String::as_str).collect();
-        writeln!(text, "  {letter} {} {} {}", it.kind, it.name, versions.join(" -> "))?;
+        let line = format!("  {letter} {} {} {}", it.kind, it.name, versions.join(" -> "));
+        writeln!(text, "{}", line.trim_end())?;
+    }
+    if plans.lock.changes.len() > LOCK_SHOWN {
+        writeln!(text, "  … and {} more; `--format json` has them all", plans.lock.changes.len() - LOCK_SHOWN)?;
     }
     for it in &plans.lock.unknown {
         writeln!(text, "  ? {it}")?;
     }
     match (plans.lock.changes.len(), plans.lock.unknown.len()) {
         (0, 0) => writeln!(text, "lock: stays as it is"),
-        (changes, 0) => writeln!(text, "lock: {changes} changed"),
-        (changes, unknown) => writeln!(text, "lock: {changes} changed, {unknown} not known before the build"),
+        (1, 0) => writeln!(text, "lock: 1 entry changes"),
+        (changes, 0) => writeln!(text, "lock: {changes} entries change"),
+        (changes, unknown) => writeln!(text, "lock: {changes} known to change, {unknown} not known before the build"),
     }
 }
 
@@ -122,6 +139,21 @@ fn fetched(download: &Download) -> String {
     };
     let name = download.name.as_ref().map(|name| format!("{name} ")).unwrap_or_default();
     format!("{kind} {name}({bytes}) {}", download.url)
+}
+
+/// How much more or less room all of them take together, where each says it.
+fn room(changes: &[PackageChange]) -> String {
+    let sizes = changes.iter().map(|it| {
+        let new = if it.new.is_some() { it.installed_size? } else { 0 };
+        let old = if it.old.is_some() { it.old_installed_size? } else { 0 };
+        Some(i128::from(new) - i128::from(old))
+    });
+    let together: Option<i128> = sizes.sum();
+    let sign = if together < Some(0) { '-' } else { '+' };
+    match together.and_then(|it| u64::try_from(it.unsigned_abs()).ok()) {
+        None | Some(0) => String::new(),
+        Some(bytes) => format!("; {sign}{} installed", size(bytes)),
+    }
 }
 
 fn package(it: &PackageChange) -> String {
