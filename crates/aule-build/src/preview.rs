@@ -53,6 +53,8 @@ pub fn preview(request: &BuildRequest<'_>, merged: &Merged, with: &Comparison<'_
     downloads.extend(packages::downloads(request, merged, &base, &plan));
     let files_run = steps.iter().any(|step| step.name == "files" && step.state != StepState::Cached);
     downloads.extend(fetched.downloads(request, files_run));
+    let made_of_unknown = base.lock.suite.is_some() && base.plan.is_none();
+    let downloads_complete = matches!(plan, PlanAhead::Known(_)) && !made_of_unknown;
     Ok(Preview {
         recipe: merged.recipe.name.clone(),
         variant: merged.variant.clone(),
@@ -60,6 +62,7 @@ pub fn preview(request: &BuildRequest<'_>, merged: &Merged, with: &Comparison<'_
         against,
         steps,
         downloads,
+        downloads_complete,
         packages: compared,
         tree,
         lock,

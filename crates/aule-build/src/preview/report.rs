@@ -32,6 +32,8 @@ pub struct Preview {
     pub steps: Vec<Step>,
     /// What would be fetched; what the store has is not.
     pub downloads: Vec<Download>,
+    /// Whether that is all; else packages may come that are not known yet.
+    pub downloads_complete: bool,
     /// The packages.
     pub packages: Packages,
     /// The tree that would come out, or why it is not known.

@@ -14,7 +14,7 @@ use crate::{
     output::{self, Format},
     progress::Story,
 };
-use aule_build::{BuildRequest, Comparison, Download, LocalInputs, LockMode, Preview, preview, refuse_unsupported};
+use aule_build::{BuildRequest, Comparison, LocalInputs, LockMode, Preview, preview, refuse_unsupported};
 use aule_store::{Build, Store, StoreError};
 use aule_tree::Tree;
 use diff::{Aspect, Counts, Differing, differing};
@@ -66,13 +66,15 @@ struct FileChange {
 }
 
 /// All that would be fetched for all variants, each file once.
-#[derive(Default, serde::Serialize)]
+#[derive(serde::Serialize)]
 struct Total {
     count: u64,
     /// In bytes, of those whose size is known.
     size: u64,
     /// How many have no size that is known.
     unknown: u64,
+    /// Whether that is all; else packages may come that are not known yet.
+    complete: bool,
 }
 
 #[derive(serde::Serialize)]
@@ -137,7 +139,7 @@ pub(super) fn run(arguments: PlanArguments, store: Option<PathBuf>, format: Form
         lock.keep_only(&variants);
     }
     let changes = lock::changes(lock.written(), &lock.for_build());
-    let download = total(plans.iter().flat_map(|plan| &plan.preview.downloads));
+    let download = total(&plans);
     let plans = Plans { plans, download, lock: LockChanges { changes, unknown } };
     match format {
         Format::Json => output::json(&plans),
@@ -167,9 +169,11 @@ fn compare(old: &Tree, new: &Tree) -> Files {
 }
 
 /// The sum, with what several variants need counted once.
-fn total<'a>(downloads: impl Iterator<Item = &'a Download>) -> Total {
+fn total(plans: &[Plan]) -> Total {
     let mut seen = BTreeSet::new();
-    let mut total = Total::default();
+    let complete = plans.iter().all(|plan| plan.preview.downloads_complete);
+    let mut total = Total { count: 0, size: 0, unknown: 0, complete };
+    let downloads = plans.iter().flat_map(|plan| &plan.preview.downloads);
     for download in downloads.filter(|it| seen.insert(it.url.as_str())) {
         total.count += 1;
         match download.rest() {

@@ -95,12 +95,13 @@ fn plan_of_variant(text: &mut String, plan: &Plan) -> std::fmt::Result {
 
 /// What holds for all variants together.
 fn summary(text: &mut String, plans: &Plans) -> std::fmt::Result {
-    let Total { count, size: bytes, unknown } = plans.download;
+    let Total { count, size: bytes, unknown, complete } = plans.download;
+    let more = if complete { "" } else { "; which packages come is not known" };
     let files = if count == 1 { "1 file" } else { &format!("{count} files") };
     match (count, unknown) {
-        (0, _) => writeln!(text, "download: nothing")?,
-        (_, 0) => writeln!(text, "download: {files}, {}", size(bytes))?,
-        (_, _) => writeln!(text, "download: {files}, {} and {unknown} of a size that is not known", size(bytes))?,
+        (0, _) => writeln!(text, "download: nothing{more}")?,
+        (_, 0) => writeln!(text, "download: {files}, {}{more}", size(bytes))?,
+        (_, _) => writeln!(text, "download: {files}, {} and {unknown} of a size that is not known{more}", size(bytes))?,
     }
     for it in plans.lock.changes.iter().take(LOCK_SHOWN) {
         let letter = match it.change {
