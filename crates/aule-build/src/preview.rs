@@ -19,7 +19,7 @@ use crate::{
     steps::{seed::Seed, services},
 };
 use aule_recipe::{Lock, LockedFile, Merged, Output, Sha256};
-use aule_store::download::size_of;
+use aule_store::download::{shown, size_of};
 use aule_tree::{Digest, Timestamp, Tree, TreePath};
 use base::BaseAhead;
 use packages::PlanAhead;
@@ -139,7 +139,7 @@ fn lock(request: &BuildRequest<'_>, base: &BaseAhead, plan: &PlanAhead, fetched:
             (digest, _) => {
                 lock.files.extend(request.lock.files.iter().find(|it| it.url == *url).cloned());
                 let what = if digest.is_some() { "size" } else { "digest" };
-                unknown.push(format!("the {what} of {url}"));
+                unknown.push(format!("the {what} of {}", shown(url)));
             }
         }
     }
@@ -181,10 +181,10 @@ fn walk(
         PlanAhead::Pinned(_, why) | PlanAhead::Unknown(why) => walk.lose("packages", why),
     }
     match fetched.digests() {
-        Err(url) => walk.lose("files", &format!("the digest of {url} is known when it is fetched")),
+        Err(url) => walk.lose("files", &format!("the digest of {} is known when it is fetched", shown(url))),
         Ok(digests) => walk.step("files", &decisive::files(request, merged, &digests, info)?, |stage| {
             if let Some((url, _)) = digests.iter().find(|(_, digest)| !request.store.has_intact_blob(**digest)) {
-                return Err(BuildError::NotAtHand(format!("{url} is not fetched yet")));
+                return Err(BuildError::NotAtHand(format!("{} is not fetched yet", shown(url))));
             }
             let bytes = fetch_files(request, merged, &digests)?;
             change_files(stage, merged, request.inputs, &bytes, boot_mount.as_ref())?;

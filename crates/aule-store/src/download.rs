@@ -233,6 +233,12 @@ pub fn size_of(request: &Request) -> Result<Option<u64>, DownloadError> {
     Ok(answer.length())
 }
 
+/// A URL for people: without user information, and with a query only hinted at, as both may be secret. What is no URL of ours
+/// stays as it is.
+pub fn shown(url: &str) -> String {
+    parse(url).map_or_else(|_| url.to_owned(), |url| error::shown(&url))
+}
+
 /// How many bytes of `url` lie in `directory` to go on from; they are not read.
 pub(crate) fn at_hand(url: &str, directory: &Path) -> u64 {
     parse(url).map_or(0, |url| partial::length(directory, &Digest::of(url.as_str().as_bytes())))

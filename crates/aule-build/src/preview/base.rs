@@ -7,7 +7,10 @@ use crate::{
     packages::{Plan, bootstrap},
 };
 use aule_recipe::{Base, Lock, Merged};
-use aule_store::{StepKey, download::size_of};
+use aule_store::{
+    StepKey,
+    download::{shown, size_of},
+};
 use aule_tree::Digest;
 
 /// What is known of the base.
@@ -67,7 +70,7 @@ impl BaseAhead {
             lock_unknown: None,
             download: None,
             plan: None,
-            why: format!("the base image {} is not imported yet", wanted.name),
+            why: format!("the base image {} is not imported yet", shown(&wanted.name)),
             imported,
         };
         if let Some(imported) = &ahead.imported {

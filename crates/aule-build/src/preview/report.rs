@@ -1,7 +1,7 @@
 //! What a look ahead finds, as `--format json` shows it.
 
 use aule_recipe::Lock;
-use aule_store::{Build, StepKey};
+use aule_store::{Build, StepKey, download::shown};
 use aule_tree::{Digest, Tree};
 use serde::Serialize;
 
@@ -100,12 +100,17 @@ pub struct Download {
     /// Of a package its name and version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where from.
+    /// Where from. It is shown without what may be secret in it.
+    #[serde(serialize_with = "without_secrets")]
     pub url: String,
     /// In bytes; `None` where nobody says it.
     pub size: Option<u64>,
     /// How many bytes of it are there already, from a run that was cut short.
     pub received: u64,
+}
+
+fn without_secrets<S: serde::Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(url))
 }
 
 impl Download {

@@ -1,6 +1,7 @@
 //! How the lock would change.
 
 use aule_recipe::{Lock, LockedBase, LockedFile, LockedPackage};
+use aule_store::download::shown;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An entry of the lock that would change.
@@ -40,7 +41,9 @@ pub(super) fn changes(old: &Lock, new: &Lock) -> Vec<LockChange> {
             }
             (None, None) => return None,
         };
-        Some(LockChange { change, kind, name: name.clone(), old, new })
+        // What no URL is stays as it is.
+        let plain = |fact: Option<String>| fact.map(|it| shown(&it));
+        Some(LockChange { change, kind, name: shown(name), old: plain(old), new: plain(new) })
     };
     keys.iter().filter_map(change).collect()
 }

@@ -3,6 +3,7 @@
 use super::{Files, Plan, Plans, Total};
 use crate::output::size;
 use aule_build::{Against, Change, Download, DownloadKind, Knowledge, PackageChange, StepState};
+use aule_store::download::shown;
 use std::fmt::Write;
 
 /// More paths than this are only counted.
@@ -139,7 +140,7 @@ fn fetched(download: &Download) -> String {
         (Some(bytes), received) => format!("{}, {} of it are there", size(bytes), size(received.min(bytes))),
     };
     let name = download.name.as_ref().map(|name| format!("{name} ")).unwrap_or_default();
-    format!("{kind} {name}({bytes}) {}", download.url)
+    format!("{kind} {name}({bytes}) {}", shown(&download.url))
 }
 
 /// How much more or less room all of them take together, where each says it.
