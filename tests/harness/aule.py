@@ -4,6 +4,7 @@
 between runs, for speed; without it they are made anew for each script.
 """
 import atexit
+import hashlib
 import json
 import os
 import subprocess
@@ -99,6 +100,21 @@ def leftovers(store):
     """What lies in the store's tmp/."""
     directory = os.path.join(store, "tmp")
     return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+
+
+def listing(*places):
+    """Everything there is: names, kinds, modes, sizes, times, contents."""
+    found = {}
+    for place in places:
+        for directory, _, names in os.walk(place):
+            for path in (directory, *(os.path.join(directory, name) for name in names)):
+                it = os.lstat(path)
+                digest = None
+                if os.path.isfile(path) and not os.path.islink(path):
+                    with open(path, "rb") as file:
+                        digest = hashlib.file_digest(file, "sha256").hexdigest()
+                found[path] = (it.st_mode, it.st_size, it.st_mtime_ns, it.st_ctime_ns, it.st_ino, digest)
+    return found
 
 
 TINY_RECIPE = os.path.join(TESTS, "recipes", "tiny.yaml")

@@ -26,7 +26,7 @@ use std::{
 };
 
 /// The largest image file that is fetched, in bytes.
-const IMAGE_MAX: u64 = 64 << 30;
+pub(crate) const IMAGE_MAX: u64 = 64 << 30;
 /// The largest file of checksums or signatures.
 const SMALL_MAX: u32 = 4 << 20;
 
@@ -106,19 +106,57 @@ impl WantedBase {
         Ok(wanted(None, "not verified".into()))
     }
 
-    /// The image's layer: from the cache, or imported now.
-    pub(crate) fn import(&self, request: &BuildRequest<'_>) -> Result<ImportedBase> {
-        let store = request.store;
+    /// The image's digest, as far as it is known without fetching or reading the image, and the image's layer where it
+    /// was imported before.
+    fn known(&self, store: &Store) -> Result<(Option<Digest>, Option<ImportedBase>)> {
         let known = match (&self.expected, &self.location) {
             (Some((digest, _)), _) => Some(*digest),
             (None, Location::Local(path)) => remembered_digest(store, path)?,
             (None, Location::Url(_)) => None,
         };
-        if let Some(digest) = known {
-            let key = key_of(digest)?;
-            if let Some(result) = store.step_result::<BaseResult>(key)? {
-                return Ok(self.imported(key, result, true));
-            }
+        let imported = known.map(|digest| self.remembered(store, digest)).transpose()?;
+        Ok((known, imported.flatten()))
+    }
+
+    fn remembered(&self, store: &Store, digest: Digest) -> Result<Option<ImportedBase>> {
+        let key = key_of(digest)?;
+        Ok(store.step_result::<BaseResult>(key)?.map(|result| self.imported(key, result, true)))
+    }
+
+    /// The image's digest, and its layer where it was imported before. A local image is read where it must be, nothing is
+    /// fetched, and nothing is remembered.
+    pub(crate) fn look(&self, request: &BuildRequest<'_>) -> Result<(Option<Digest>, Option<ImportedBase>)> {
+        let (known, imported) = self.known(request.store)?;
+        let Location::Local(path) = &self.location else { return Ok((known, imported)) };
+        if imported.is_some() {
+            return Ok((known, imported));
+        }
+        let failed = |source| BuildError::OpenImage { path: path.clone(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        if known.is_some() {
+            return Ok((known, None));
+        }
+        request.observer.note(&format!("reading {}", self.name));
+        let mut hasher = Hasher::new();
+        std::io::copy(&mut file, &mut hasher).map_err(failed)?;
+        let digest = hasher.finish();
+        Ok((Some(digest), self.remembered(request.store, digest)?))
+    }
+
+    /// Where the image is fetched from; `None` for a local one.
+    pub(crate) fn url(&self) -> Option<&str> {
+        match &self.location {
+            Location::Url(url) => Some(url),
+            Location::Local(_) => None,
+        }
+    }
+
+    /// The image's layer: from the cache, or imported now.
+    pub(crate) fn import(&self, request: &BuildRequest<'_>) -> Result<ImportedBase> {
+        let store = request.store;
+        let (known, imported) = self.known(store)?;
+        if let Some(imported) = imported {
+            return Ok(imported);
         }
         let (path, downloaded) = match &self.location {
             Location::Local(path) => (path.clone(), None),
@@ -148,16 +186,21 @@ impl WantedBase {
 
     fn imported(&self, key: StepKey, result: BaseResult, cached: bool) -> ImportedBase {
         let BaseResult { layer, info, size } = result;
-        let lock = match &self.location {
+        let lock = self.locked(info.image, size);
+        ImportedBase { base: SourceBase { layer, info }, key, cached, lock }
+    }
+
+    /// What the lock says of an image with this digest and size from now on.
+    pub(crate) fn locked(&self, image: Digest, size: u64) -> Option<LockedBase> {
+        match &self.location {
             Location::Url(url) if !self.replaced => Some(LockedBase {
                 url: url.clone(),
                 size,
-                sha256: aule_recipe::Sha256(*info.image.as_bytes()),
+                sha256: aule_recipe::Sha256(*image.as_bytes()),
                 verified: self.verified.clone(),
             }),
             _ => None,
-        };
-        ImportedBase { base: SourceBase { layer, info }, key, cached, lock }
+        }
     }
 
     fn decode_and_import(&self, request: &BuildRequest<'_>, path: &Path) -> Result<BaseResult> {
@@ -197,7 +240,8 @@ fn image(merged: &Merged) -> Result<&BaseImage> {
     merged.recipe.base.image().ok_or(BuildError::Internal("a base of packages is taken for an image"))
 }
 
-fn key_of(image: Digest) -> Result<StepKey> {
+/// The key of the step that imports the image with this digest.
+pub(crate) fn key_of(image: Digest) -> Result<StepKey> {
     step_key("base", &image)
 }
 

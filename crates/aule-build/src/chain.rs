@@ -6,16 +6,51 @@ use crate::{
     outputs::artifact,
     stage::{LayerRecord, Stage},
 };
-use aule_store::oci::Descriptor;
-use aule_tree::{Digest, Timestamp, TreePath};
+use aule_store::{StepKey, Store, oci::Descriptor};
+use aule_tree::{Digest, Timestamp, Tree, TreePath};
 use serde::{Deserialize, Serialize};
 
 /// What is remembered of a step that changes the tree.
 #[derive(Serialize, Deserialize)]
-struct StepResult {
-    layer: Option<LayerRecord>,
-    templates: Vec<TreePath>,
+pub(crate) struct StepResult {
+    /// What it changed; `None` for nothing.
+    pub(crate) layer: Option<LayerRecord>,
+    /// Paths that are rendered for each node when they are served.
+    pub(crate) templates: Vec<TreePath>,
     origins: Vec<(TreePath, String)>,
+}
+
+/// The key of a step over these layers, and what is remembered of it.
+pub(crate) fn remembered(
+    store: &Store,
+    layers: &[LayerRecord],
+    date: Timestamp,
+    name: &str,
+    inputs: &impl Serialize,
+) -> Result<(StepKey, Option<StepResult>)> {
+    let below: Vec<Digest> = layers.iter().map(|layer| layer.descriptor.digest).collect();
+    let key = step_key(name, &(&below, date, inputs))?;
+    Ok((key, store.step_result(key)?))
+}
+
+/// The key of an output by the layers that it is made of.
+pub(crate) fn output_by_layers(name: &str, layers: &[LayerRecord], options: &impl Serialize) -> Result<StepKey> {
+    let layers: Vec<Digest> = layers.iter().map(|layer| layer.descriptor.digest).collect();
+    step_key(&format!("output {name}"), &("layers", layers, options))
+}
+
+/// The key of an output by the part of the tree that it is made of.
+pub(crate) fn output_by_tree(
+    name: &str,
+    tree: &Tree,
+    subtree: Option<&TreePath>,
+    options: &impl Serialize,
+) -> Result<StepKey> {
+    let tree = match subtree {
+        Some(path) => tree.rooted_at(path).map(|tree| tree.digest()),
+        None => Some(tree.digest()),
+    };
+    step_key(&format!("output {name}"), &("tree", tree, options))
 }
 
 /// What the provenance says of a step: its outcome, its layer, and which recipe key touched each path.
@@ -62,9 +97,7 @@ impl<'a> Chain<'a> {
         run: impl FnOnce(&mut Stage) -> Result<()>,
     ) -> Result<()> {
         let store = self.request.store;
-        let below: Vec<Digest> = self.layers.iter().map(|layer| layer.descriptor.digest).collect();
-        let key = step_key(name, &(&below, self.date, inputs))?;
-        let cached: Option<StepResult> = store.step_result(key)?;
+        let (key, cached) = remembered(store, &self.layers, self.date, name, inputs)?;
         let was_cached = cached.is_some();
         let result = match cached {
             Some(result) => {
@@ -119,8 +152,7 @@ impl<'a> Chain<'a> {
     ) -> Result<Descriptor> {
         let store = self.request.store;
         let step = format!("output {name}");
-        let layers: Vec<Digest> = self.layers.iter().map(|layer| layer.descriptor.digest).collect();
-        let by_layers = step_key(&step, &("layers", layers, options))?;
+        let by_layers = output_by_layers(name, &self.layers, options)?;
         if let Some(found) = store.step_result::<Descriptor>(by_layers)? {
             self.done(StepOutcome { name: step, key: by_layers, cached: true });
             return Ok(found);
@@ -129,11 +161,7 @@ impl<'a> Chain<'a> {
             Some(stage) => stage,
             None => Stage::open(store, &self.layers, self.date)?,
         };
-        let tree = match subtree {
-            Some(path) => stage.tree.rooted_at(path).map(|tree| tree.digest()),
-            None => Some(stage.tree.digest()),
-        };
-        let by_tree = step_key(&step, &("tree", tree, options))?;
+        let by_tree = output_by_tree(name, &stage.tree, subtree, options)?;
         let found: Option<Descriptor> = store.step_result(by_tree)?;
         let cached = found.is_some();
         let descriptor = match found {

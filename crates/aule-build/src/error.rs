@@ -92,6 +92,9 @@ pub enum BuildError {
     /// Packages cannot be resolved.
     #[error("cannot resolve the packages: {0}")]
     Packages(String),
+    /// A look ahead cannot know it, as what it takes is neither in the store nor said by an index.
+    #[error("{0}")]
+    NotAtHand(String),
     /// The sandbox in which packages are installed failed, or this machine has none.
     #[error(transparent)]
     Sandbox(#[from] aule_sandbox::SandboxError),

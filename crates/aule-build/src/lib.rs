@@ -9,6 +9,7 @@
 
 mod base;
 mod chain;
+mod decisive;
 mod error;
 mod import;
 mod inputs;
@@ -17,6 +18,7 @@ mod outputs;
 mod packages;
 mod pins;
 mod pipeline;
+mod preview;
 mod request;
 mod sbom;
 mod stage;
@@ -35,6 +37,10 @@ pub use outputs::{
 };
 pub use packages::SandboxTools;
 pub use pipeline::{build, lock, rebuild, refuse_unsupported};
+pub use preview::{
+    Against, Change, Comparison, Download, DownloadKind, Knowledge, PackageChange, Packages, Preview, Step, StepState,
+    preview,
+};
 pub use request::{Artifact, ArtifactFile, BuildOutcome, BuildRequest, LockMode, Network, Observer, StepOutcome};
 pub use sbom::{BillForm, read_bill};
 pub use stage::LayerRecord;

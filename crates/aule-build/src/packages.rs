@@ -1,5 +1,6 @@
 //! Packages: what a recipe's names stand for, their files, and their installation.
 
+pub(crate) mod ahead;
 pub(crate) mod bootstrap;
 mod changes;
 mod debs;
@@ -15,7 +16,7 @@ use aule_deb::{
     index::{Package, Packages},
     resolve::{Request, ResolveError, Source, Universe},
 };
-use aule_recipe::{Base, Diagnostics, LockedPackage, Merged, Sha256};
+use aule_recipe::{Base, Diagnostics, Lock, LockedBase, LockedPackage, Merged, Sha256};
 use aule_tree::{Timestamp, TreePath};
 use indices::Fetched;
 pub use install::SandboxTools;
@@ -46,6 +47,9 @@ pub(crate) struct Deb {
     // Where it was does not change what it is.
     #[serde(skip)]
     pub(crate) locked: LockedPackage,
+    /// How much room it takes, in KiB, as it says itself.
+    #[serde(skip)]
+    pub(crate) installed_size: Option<u64>,
 }
 
 impl Plan {
@@ -95,7 +99,10 @@ pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &Impor
         remove: &wanted.remove,
         essential: false,
         system: &system,
-        locked: if is_of_this_base(request, merged, imported) { &request.lock.packages } else { &[] },
+        locked: match is_of_this_base(request, &request.lock, merged, imported.lock.as_ref()) {
+            true => &request.lock.packages,
+            false => &[],
+        },
     };
     answer(request, &question, || sources(request, merged, &stage))
 }
@@ -124,14 +131,14 @@ fn sources(request: &BuildRequest<'_>, merged: &Merged, stage: &Stage) -> Result
 }
 
 /// Whether what is locked was looked for beside the base of now: packages of another release are no answer.
-fn is_of_this_base(request: &BuildRequest<'_>, merged: &Merged, imported: &ImportedBase) -> bool {
+fn is_of_this_base(request: &BuildRequest<'_>, lock: &Lock, merged: &Merged, now: Option<&LockedBase>) -> bool {
     match (&merged.recipe.base, &request.base) {
         (_, Some(_)) => true,
-        (Base::Packages { packages }, None) => request.lock.suite.as_ref() == Some(&packages.suite_line()),
-        (Base::Image(_), None) => match (&request.lock.base, &imported.lock) {
+        (Base::Packages { packages }, None) => lock.suite.as_ref() == Some(&packages.suite_line()),
+        (Base::Image(_), None) => match (&lock.base, now) {
             (Some(then), Some(now)) => then.url == now.url,
             // Nothing is known of local images.
-            _ => request.lock.suite.is_none(),
+            _ => lock.suite.is_none(),
         },
     }
 }
@@ -143,6 +150,9 @@ fn answer(
     question: &Question<'_>,
     sources: impl FnOnce() -> Result<Vec<Trusted>>,
 ) -> Result<Plan> {
+    if request.store.is_only_looked_at() {
+        return ahead::answer(request, question, sources);
+    }
     let (system, locked) = (question.system, question.locked);
     let index = debs::index(request, &system.architecture, locked);
     let index = match (index, request.lock_mode) {
@@ -164,10 +174,7 @@ fn answer(
         Ok(plan) => return Ok(plan),
         Err(_) if request.lock_mode == LockMode::Add => {}
         Err(error) => {
-            let message = "the lock does not hold the packages that the recipe asks for, or other ones than its base needs; \
-                           run `aule lock` and commit the result";
-            request.observer.note(&error.to_string());
-            return Err(BuildError::Locked(message.into()));
+            return Err(not_in_the_lock(request, &error));
         }
     }
     let fetched = indices::fetch(request, system, &sources()?, &question.merged.recipe.packages)?;
@@ -178,6 +185,14 @@ fn answer(
     }
     let sources: Vec<_> = sources.iter().map(|(packages, priority, origin)| (packages, *priority, origin)).collect();
     solve(question, &sources)
+}
+
+/// The refusal of `--locked`; the reason is told beside it.
+fn not_in_the_lock(request: &BuildRequest<'_>, reason: &BuildError) -> BuildError {
+    let message = "the lock does not hold the packages that the recipe asks for, or other ones than its base needs; \
+                   run `aule lock` and commit the result";
+    request.observer.note(&reason.to_string());
+    BuildError::Locked(message.into())
 }
 
 /// What the lock pins goes before what any source offers (as a pin would have it, apt_preferences(5)).
@@ -249,6 +264,7 @@ fn deb(origin: &Origin, package: &Package<'_>) -> Result<Deb> {
         version: locked.version.clone(),
         sha256: locked.sha256.to_string(),
         locked,
+        installed_size: package.get("Installed-Size").and_then(|it| it.parse().ok()),
     })
 }
 

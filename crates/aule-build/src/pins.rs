@@ -1,7 +1,7 @@
 //! What a build reads beside the image, by digest: fetched files, which the lock pins, and local inputs.
 
 use crate::{BuildError, BuildRequest, LockMode, Result, base::fetch_into_store, inputs::InputKind};
-use aule_recipe::{Diagnostics, Lock, LockedFile, Merged};
+use aule_recipe::{Diagnostics, ImagePath, Lock, LockedFile, Merged, Url};
 use aule_tree::{Digest, Hasher, TreePath};
 use std::collections::BTreeMap;
 
@@ -19,15 +19,8 @@ pub(crate) fn pin_files(request: &BuildRequest<'_>, merged: &Merged) -> Result<P
     let mut files: BTreeMap<String, LockedFile> = BTreeMap::new();
     for (path, url, stated) in merged.recipe.fetched_files() {
         let stated = stated.map(|it| Digest::from_bytes(it.0));
-        let locked =
-            request.lock.file(url).filter(|it| stated.is_none_or(|stated| stated == Digest::from_bytes(it.sha256.0)));
-        let pin = match locked {
-            Some(locked) => locked.clone(),
-            None if request.lock_mode == LockMode::Locked => {
-                let message = format!("`{}` is not in the lock, or with another digest", url.as_str());
-                let diagnostic = merged.origins.diagnostic(&format!("files.{path}.url"), message);
-                return Err(Diagnostics::from(diagnostic.help("run `aule lock`, and commit the result")).into());
-            }
+        let pin = match locked_file(request, merged, path, url, stated)? {
+            Some(locked) => locked,
             None => {
                 let (digest, size) = fetch_into_store(request, url.as_str(), stated, None)?;
                 LockedFile { url: url.as_str().into(), size, sha256: aule_recipe::Sha256(*digest.as_bytes()) }
@@ -38,6 +31,24 @@ pub(crate) fn pin_files(request: &BuildRequest<'_>, merged: &Merged) -> Result<P
     }
     pins.lock.files = files.into_values().collect();
     Ok(pins)
+}
+
+/// What the lock says of a fetched file, if that is what the recipe says, too; with `--locked` it must be.
+pub(crate) fn locked_file(
+    request: &BuildRequest<'_>,
+    merged: &Merged,
+    path: &ImagePath,
+    url: &Url,
+    stated: Option<Digest>,
+) -> Result<Option<LockedFile>> {
+    let locked =
+        request.lock.file(url).filter(|it| stated.is_none_or(|stated| stated == Digest::from_bytes(it.sha256.0)));
+    if locked.is_none() && request.lock_mode == LockMode::Locked {
+        let message = format!("`{}` is not in the lock, or with another digest", url.as_str());
+        let diagnostic = merged.origins.diagnostic(&format!("files.{path}.url"), message);
+        return Err(Diagnostics::from(diagnostic.help("run `aule lock`, and commit the result")).into());
+    }
+    Ok(locked.cloned())
 }
 
 /// The digest of all local inputs that the tree takes in: paths, kinds, executable bits and bytes.

@@ -4,6 +4,7 @@ use crate::{
     Artifact, ArtifactFile, BuildError, BuildOutcome, BuildRequest, LockMode, Result, StepOutcome,
     base::{ImportedBase, WantedBase, fetch_files},
     chain::Chain,
+    decisive,
     inputs::{Bytes, Inputs, Snapshot},
     key::step_key,
     outputs::{
@@ -14,7 +15,7 @@ use crate::{
         source::{self, Source},
     },
     packages,
-    pins::{Pins, inputs_digest, pin_files, seed_inputs},
+    pins::{Pins, pin_files},
     sbom,
     stage::{Stage, flatten},
     steps::{boot as boot_step, files, nfs_root, overlays, seed::Seed, services},
@@ -54,13 +55,18 @@ pub fn build(request: &BuildRequest<'_>, merged: &Merged) -> Result<BuildOutcome
     request.observer.step("base", base.imported.cached);
     let plan = packages::plan(request, merged, &base.imported)?;
     base.pin(&mut pins.lock, &plan);
-    // Files were compared when they were pinned. What the lock holds for other variants is not this build's business.
-    if request.lock_mode == LockMode::Locked && pins.lock.base != request.lock.base {
-        return Err(BuildError::Locked(
-            "the lock has another base image than the recipe; run `aule lock` and commit the result".into(),
-        ));
-    }
+    refuse_other_base(request, &pins.lock)?;
     finish(request, merged, base.imported, pins, &plan, Some(base.origin))
+}
+
+/// `--locked`: refuses another base than the locked one. Files were compared when they were pinned, and what the lock holds for
+/// other variants is not this build's business.
+pub(crate) fn refuse_other_base(request: &BuildRequest<'_>, now: &Lock) -> Result<()> {
+    if request.lock_mode == LockMode::Locked && now.base != request.lock.base {
+        let message = "the lock has another base image than the recipe; run `aule lock` and commit the result";
+        return Err(BuildError::Locked(message.into()));
+    }
+    Ok(())
 }
 
 /// The base of a build, and what lock and provenance say of it.
@@ -97,12 +103,17 @@ impl Found {
     }
 
     fn pin(&self, lock: &mut Lock, plan: &packages::Plan) {
-        lock.base.clone_from(&self.lock.base);
-        lock.suite.clone_from(&self.lock.suite);
-        lock.packages = self.lock.packages.iter().cloned().chain(plan.pins()).collect();
-        lock.packages.sort_unstable();
-        lock.packages.dedup();
+        pin_base(lock, &self.lock, plan);
     }
+}
+
+/// Pins what `of` says of the base, its suite and its packages, and the packages that are installed on it.
+pub(crate) fn pin_base(lock: &mut Lock, of: &Lock, plan: &packages::Plan) {
+    lock.base.clone_from(&of.base);
+    lock.suite.clone_from(&of.suite);
+    lock.packages = of.packages.iter().cloned().chain(plan.pins()).collect();
+    lock.packages.sort_unstable();
+    lock.packages.dedup();
 }
 
 /// Builds again what `build` was built from, from its `source` artifact and its own base layer alone.
@@ -174,12 +185,12 @@ fn install_packages(
 }
 
 /// `root: {over: nfs}`, if the recipe says so.
-fn over_nfs(merged: &Merged) -> Option<&Root> {
+pub(crate) fn over_nfs(merged: &Merged) -> Option<&Root> {
     merged.recipe.root.as_ref().filter(|root| root.over == RootOver::Nfs)
 }
 
 /// The step `files` but for its services.
-fn change_files(
+pub(crate) fn change_files(
     stage: &mut Stage,
     merged: &Merged,
     inputs: &dyn Inputs,
@@ -197,7 +208,7 @@ fn change_files(
 }
 
 /// The step `config`.
-fn configure(stage: &mut Stage, merged: &Merged, seed: &Seed, boot_mount: Option<&TreePath>) -> Result<()> {
+pub(crate) fn configure(stage: &mut Stage, merged: &Merged, seed: &Seed, boot_mount: Option<&TreePath>) -> Result<()> {
     let recipe = &merged.recipe;
     let over_nfs = over_nfs(merged);
     let Some(mount) = boot_mount else {
@@ -280,38 +291,20 @@ fn finish(
     let boot_mount = info.boot_mount.as_ref().map(TreePath::new).transpose()?;
     let base = StepOutcome { name: "base".into(), key: imported.key, cached: imported.cached };
     let mut chain = Chain::begin(request, date, base, imported.base.layer.clone());
-    let over_nfs = over_nfs(merged);
 
     install_packages(&mut chain, request, merged, plan, boot_mount.as_ref())?;
 
-    let inputs = (
-        &recipe.files,
-        recipe.overlays.len(),
-        inputs_digest(request, merged)?,
-        &pins.files,
-        &recipe.services,
-        over_nfs.is_some(),
-        &info.boot_mount,
-    );
+    let inputs = decisive::files(request, merged, &pins.files, &info)?;
     chain.step("files", &inputs, |stage| {
         change_files(stage, merged, request.inputs, &fetch_files(request, merged, &pins.files)?, boot_mount.as_ref())?;
         services::run(stage, merged)
     })?;
 
     let seed = Seed::read(merged, request.inputs)?;
-    let documents = seed.on_boot_partition(&recipe.cloud_init);
-    let seed_digests: Vec<_> = documents.into_iter().map(|(name, bytes)| (name, Digest::of(bytes))).collect();
-    let has_seed = recipe.cloud_init != Default::default();
-    let inputs = (&recipe.boot, &recipe.root, has_seed.then_some(seed_digests), &info.boot_mount);
+    let inputs = decisive::config(recipe, &seed, &info);
     chain.step("config", &inputs, |stage| configure(stage, merged, &seed, boot_mount.as_ref()))?;
 
-    let in_boot = |path: &TreePath| boot_mount.as_ref().is_some_and(|mount| path.starts_with(mount));
-    let (boot_templates, root_templates): (Vec<_>, Vec<_>) = std::mem::take(&mut chain.templates)
-        .into_iter()
-        .map(|path| (in_boot(&path), String::from_utf8_lossy(path.as_bytes()).into_owned()))
-        .partition(|(in_boot, _)| *in_boot);
-    let names = |templates: Vec<(bool, String)>| templates.into_iter().map(|(_, path)| path).collect::<Vec<_>>();
-    let (boot_templates, root_templates) = (names(boot_templates), names(root_templates));
+    let (boot_templates, root_templates) = decisive::templates(&chain.templates, boot_mount.as_ref());
     let mut manifests = vec![image::put_image(store, &chain.layers, &chain.layer_names, date, &root_templates)?];
     if recipe.outputs.contains(&Output::Boot) {
         let Some(mount) = &boot_mount else {
@@ -345,15 +338,7 @@ fn finish(
         lock: pins.lock.to_bytes(),
         base: imported.base,
     };
-    let canonical = (
-        Digest::of(&aule_recipe::canonical(recipe)),
-        &merged.variant,
-        Digest::of(&source.lock),
-        &source.base,
-        inputs_digest(request, merged)?,
-        seed_inputs(request, merged)?,
-    );
-    let key = step_key("output source", &canonical)?;
+    let key = decisive::source_key(request, merged, &pins.lock, &source.base)?;
     let found: Option<Descriptor> = store.step_result(key)?;
     let cached = found.is_some();
     let descriptor = match found {

@@ -90,6 +90,16 @@ impl Stage {
         &self.contents
     }
 
+    /// Whether the step that is under way has changed nothing.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        diff(&self.before, &self.tree).entries.is_empty()
+    }
+
+    /// Begins the next step from here, without a layer of the one before.
+    pub(crate) fn go_on(&mut self) {
+        self.before = self.tree.clone();
+    }
+
     /// Reads a file, following symlinks; `None` when there is none.
     pub(crate) fn read(&self, path: &TreePath) -> Result<Option<Vec<u8>>> {
         let path = self.tree.resolve(path, true)?;

@@ -139,6 +139,7 @@ impl Store {
     /// Removes a blob whose bytes are not what its name says; says whether it was one. Results of steps that need it do not
     /// count any more then, and the next build makes it anew.
     pub fn remove_damaged(&self, digest: Digest) -> Result<bool> {
+        self.refuse_change()?;
         match self.verify_blob(digest) {
             Err(StoreError::DamagedBlob { .. }) => {
                 let path = self.blob_path(digest);

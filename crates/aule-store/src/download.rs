@@ -223,6 +223,27 @@ pub fn fetch_small(request: &Request, limit: usize) -> Result<Vec<u8>, DownloadE
     }
 }
 
+/// How many bytes the server says that the file has; nothing of it is received. It is asked once.
+pub fn size_of(request: &Request) -> Result<Option<u64>, DownloadError> {
+    let url = parse(&request.url)?;
+    let answer = Client::new(request)?.get(&url, None)?;
+    if answer.status != 200 {
+        return Err(answer.unexpected_status());
+    }
+    Ok(answer.length())
+}
+
+/// A URL for people: without user information, and with a query only hinted at, as both may be secret. What is no URL of ours
+/// stays as it is.
+pub fn shown(url: &str) -> String {
+    parse(url).map_or_else(|_| url.to_owned(), |url| error::shown(&url))
+}
+
+/// How many bytes of `url` lie in `directory` to go on from; they are not read.
+pub(crate) fn at_hand(url: &str, directory: &Path) -> u64 {
+    parse(url).map_or(0, |url| partial::length(directory, &Digest::of(url.as_str().as_bytes())))
+}
+
 /// How an attempt that did not fail ended.
 enum Received {
     /// With the entire file.

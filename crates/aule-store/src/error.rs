@@ -119,6 +119,9 @@ pub enum StoreError {
     /// Not a ref.
     #[error("`{0}` is not a reference: write `name:variant`, `name:variant@sha256:…` or `sha256:…`")]
     BadRef(String),
+    /// What a look at the store would have changed.
+    #[error("the store at {0} is only looked at, and must stay as it is")]
+    OnlyLookedAt(PathBuf),
     /// The store is in use where it must not be.
     #[error("another aule process is using the store at {0}; try again when it is done")]
     InUse(PathBuf),

@@ -35,6 +35,8 @@ pub struct Store {
     pub(crate) lock: File,
     /// Blobs that this process wrote, or compared with their digests.
     known_good: Mutex<HashSet<Digest>>,
+    /// Where a store that is only looked at keeps what must lie somewhere for a moment.
+    scratch: Option<tempfile::TempDir>,
 }
 
 impl Store {
@@ -65,7 +67,7 @@ impl Store {
             }
         }
         lock.lock_shared().map_err(StoreError::io("lock", root.join("lock")))?;
-        let store = Store { root, lock, known_good: Mutex::default() };
+        let store = Store { root, lock, known_good: Mutex::default(), scratch: None };
         let _changing = store.lock_index()?;
         // Made in this order below, so the second without the first was not left by a crash. An empty index would tell
         // the next gc that nothing is needed.
@@ -98,7 +100,48 @@ impl Store {
         let path = root.join("lock");
         let lock = File::open(&path).map_err(StoreError::io("open", &path))?;
         lock.lock_shared().map_err(StoreError::io("lock", path))?;
-        Ok(Store { root, lock, known_good: Mutex::default() })
+        Ok(Store { root, lock, known_good: Mutex::default(), scratch: None })
+    }
+
+    /// Opens the store at `root` to look at it and leave it exactly as it is; one that is not there yet counts as empty,
+    /// and is not made. What is fetched meanwhile lies in a temporary directory that goes when the store is dropped;
+    /// whatever would change the store is refused ([`StoreError::OnlyLookedAt`]).
+    ///
+    /// Waits while another process runs `gc`.
+    ///
+    /// # Errors
+    /// When `root` holds something else than a store, or there is no temporary directory.
+    pub fn open_to_look(root: impl Into<PathBuf>) -> Result<Store> {
+        let root = root.into();
+        let made = || {
+            let scratch = tempfile::Builder::new().prefix("aule-").tempdir()?;
+            fs::create_dir(scratch.path().join("downloads"))?;
+            Ok(scratch)
+        };
+        let scratch = made().map_err(StoreError::io("create a directory in", std::env::temp_dir()))?;
+        let is_there = match fs::read_dir(&root) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(source) => return Err(StoreError::Io { action: "read", path: root, source }),
+        };
+        let store = match is_there {
+            true => Store::open_to_read(root)?,
+            false => Store::open(scratch.path().join("store"))?,
+        };
+        Ok(Store { scratch: Some(scratch), ..store })
+    }
+
+    /// Whether it is only looked at ([`Store::open_to_look`]).
+    pub fn is_only_looked_at(&self) -> bool {
+        self.scratch.is_some()
+    }
+
+    /// Refuses to change a store that is only looked at.
+    pub(crate) fn refuse_change(&self) -> Result<()> {
+        match self.scratch {
+            Some(_) => Err(StoreError::OnlyLookedAt(self.root.clone())),
+            None => Ok(()),
+        }
     }
 
     /// The directory.
@@ -118,7 +161,15 @@ impl Store {
 
     /// Where downloads are kept on their way.
     pub fn downloads(&self) -> PathBuf {
-        self.root.join("cache/downloads")
+        match &self.scratch {
+            Some(scratch) => scratch.path().join("downloads"),
+            None => self.root.join("cache/downloads"),
+        }
+    }
+
+    /// How many bytes of `url` earlier runs have received and kept for the next one.
+    pub fn received(&self, url: &str) -> u64 {
+        crate::download::at_hand(url, &self.root.join("cache/downloads"))
     }
 
     /// Turns the shared lock into an exclusive one for as long as the store is open.
@@ -126,6 +177,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`] when another process has the store open.
     pub(crate) fn lock_exclusively(&self) -> Result<()> {
+        self.refuse_change()?;
         match self.lock.try_lock() {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(self.root.clone())),
@@ -137,6 +189,7 @@ impl Store {
 
     /// Waits for the right to change `index.json`; dropping the file gives it back.
     pub(crate) fn lock_index(&self) -> Result<File> {
+        self.refuse_change()?;
         let path = self.root.join("index.lock");
         let lock = open_lock(&path)?;
         lock.lock().map_err(StoreError::io("lock", path))?;
@@ -146,7 +199,7 @@ impl Store {
     /// A new file in `tmp/` that goes away when it is dropped. It is written as sparse as its writer likes, and is
     /// never seen by a reader of the store.
     pub fn temporary_file(&self) -> Result<tempfile::NamedTempFile> {
-        let directory = self.root.join("tmp");
+        let directory = self.scratch.as_ref().map_or_else(|| self.root.join("tmp"), |it| it.path().to_owned());
         tempfile::Builder::new()
             .prefix("")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
@@ -164,6 +217,7 @@ impl Store {
 
     /// Syncs a finished temporary file and gives it its name.
     pub(crate) fn persist(&self, file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+        self.refuse_change()?;
         file.as_file().sync_all().map_err(StoreError::io("sync", path))?;
         file.persist(path).map_err(|error| StoreError::Io {
             action: "rename a file to",

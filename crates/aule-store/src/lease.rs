@@ -24,6 +24,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn set_lease(&self, name: &str, builds: &BTreeSet<Digest>) -> Result<()> {
+        self.refuse_change()?;
         let text: String = builds.iter().map(|digest| format!("{digest}\n")).collect();
         let directory = self.root().join("leases");
         fs::create_dir_all(&directory).map_err(StoreError::io("create", &directory))?;

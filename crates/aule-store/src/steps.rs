@@ -40,6 +40,16 @@ impl Store {
         Ok(file.filter(|it| it.blobs.iter().all(|blob| self.has_blob(*blob))).map(|it| it.result))
     }
 
+    /// Whether any step is remembered.
+    pub fn remembers_steps(&self) -> Result<bool> {
+        let directory = self.root().join("cache/steps");
+        match fs::read_dir(&directory) {
+            Ok(mut entries) => Ok(entries.next().is_some()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(StoreError::Io { action: "read", path: directory, source }),
+        }
+    }
+
     /// Remembers what a step gave. Every blob that the result needs must be in the store by now.
     pub fn set_step_result(&self, key: StepKey, blobs: &[Digest], result: &impl Serialize) -> Result<()> {
         let bytes = serde_json::to_vec(&StepFile { blobs: blobs.to_vec(), result })

@@ -43,3 +43,41 @@ fn a_half_made_store_is_completed_and_other_directories_are_left_alone() {
     assert!(matches!(Store::open(&other), Err(StoreError::NotAStore { .. })));
     assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
 }
+
+#[test]
+fn a_store_that_is_only_looked_at_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    let looked = Store::open_to_look(&root).unwrap();
+    assert!(looked.generations().unwrap().is_empty() && !looked.remembers_steps().unwrap());
+    drop(looked);
+    assert!(!root.exists());
+
+    let store = Store::open(&root).unwrap();
+    let digest = store.put(b"mithril").unwrap();
+    // What a crash would leave: only who may change the store removes it.
+    let left = root.join("tmp/left");
+    fs::write(&left, "x").unwrap();
+    drop(store);
+    let looked = Store::open_to_look(&root).unwrap();
+    assert!(left.exists() && looked.has_intact_blob(digest));
+    let target = aule_store::oci::Descriptor::new("application/octet-stream", digest, 7);
+    for refused in [
+        looked.put(b"gold").map(drop),
+        looked.set_step_result(digest, &[], &1),
+        looked.set_ref("a:b", &target).map(drop),
+        looked.set_lease("a", &[digest].into()),
+        looked.collect_garbage(false).map(drop),
+    ] {
+        assert!(matches!(refused, Err(StoreError::OnlyLookedAt(_))), "{refused:?}");
+    }
+    let scratch = looked.downloads();
+    assert!(scratch.is_dir() && !scratch.starts_with(&root));
+    drop(looked);
+    assert!(!scratch.exists());
+
+    let other = directory.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("letter.txt"), "x").unwrap();
+    assert!(matches!(Store::open_to_look(&other), Err(StoreError::NotAStore { .. })));
+}

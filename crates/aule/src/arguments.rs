@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Build a recipe: every variant, or those that are named
     Build(BuildArguments),
+    /// Say what a build would do: steps, downloads, packages, files, lock; nothing is written
+    Plan(PlanArguments),
     /// Resolve what a recipe fetches and write its lock file
     Lock(LockArguments),
     /// Check a recipe against its image without building outputs
@@ -190,6 +192,16 @@ pub(crate) struct BuildArguments {
     /// How many threads work [default: one a processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) jobs: Option<u16>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    #[command(flatten)]
+    pub(crate) build: BuildArguments,
+    /// Compare with this build [default: the last build of the recipe, else its lock]
+    #[arg(long, value_name = "REF")]
+    pub(crate) against: Option<String>,
 }
 
 /// Arguments of `lock`.

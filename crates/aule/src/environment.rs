@@ -13,16 +13,24 @@ use std::{
 
 /// Opens the store: `--store`, else `$AULE_STORE`, else `$XDG_DATA_HOME/aule/store`, else `~/.local/share/aule/store`.
 pub(crate) fn store(argument: Option<PathBuf>) -> Result<Store, Failure> {
+    Ok(Store::open(store_path(argument)?)?)
+}
+
+/// The same store, which is then only looked at: nothing is made or changed.
+pub(crate) fn store_to_look(argument: Option<PathBuf>) -> Result<Store, Failure> {
+    Ok(Store::open_to_look(store_path(argument)?)?)
+}
+
+fn store_path(argument: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = argument
         .or_else(|| variable("AULE_STORE"))
         .or_else(|| variable("XDG_DATA_HOME").map(|home| home.join("aule/store")))
         .or_else(|| variable("HOME").map(|home| home.join(".local/share/aule/store")));
-    match path {
-        Some(path) => Ok(Store::open(path)?),
-        None => Err(Failure::new("there is no place for the store: neither $AULE_STORE nor $HOME is set")
-            .hint("say where it should be with `--store DIR`")),
-    }
+    path.ok_or_else(|| {
+        Failure::new("there is no place for the store: neither $AULE_STORE nor $HOME is set")
+            .hint("say where it should be with `--store DIR`")
+    })
 }
 
 /// How many threads work when nothing is said.

@@ -24,7 +24,7 @@ use aule_deb::{
     sources::{SignedBy, SourceList},
 };
 use aule_recipe::{BasePackages, Diagnostics, LockedPackage, Merged};
-use aule_store::layer::ArchiveOptions;
+use aule_store::{StepKey, layer::ArchiveOptions};
 use aule_tree::{Hasher, Inode, Kind, Metadata, Timestamp, Tree, TreePath};
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, io::Read};
@@ -55,12 +55,20 @@ struct Bootstrapped {
     info: BaseInfo,
 }
 
-/// The base of a recipe that has no image, with the packages that it is made of.
-pub(crate) fn import(
-    request: &BuildRequest<'_>,
-    merged: &Merged,
-    wanted: &BasePackages,
-) -> Result<(ImportedBase, Vec<LockedPackage>)> {
+/// A base of packages before it is made.
+pub(crate) struct Wanted {
+    /// All its packages.
+    pub(crate) plan: Plan,
+    /// What decides it.
+    pub(crate) key: StepKey,
+    /// The base itself, where it was made before.
+    pub(crate) made: Option<ImportedBase>,
+    /// The keys of the archive that it has as its own source.
+    keys: Option<Vec<u8>>,
+}
+
+/// Finds out what the base is made of, and whether it was made before.
+pub(crate) fn find(request: &BuildRequest<'_>, merged: &Merged, wanted: &BasePackages) -> Result<Wanted> {
     let plan = plan(request, merged, wanted)?;
     // An archive that the recipe names is the image's own source, too.
     let uri = wanted.uri.as_ref().map(|uri| uri.as_str());
@@ -70,17 +78,33 @@ pub(crate) fn import(
         &(&plan, uri.map(|uri| (uri, wanted.suite_line(), &keys)), [COMMAND_LINE_TEXT, FSTAB_TEXT]),
     )?;
     let found: Option<Bootstrapped> = request.store.step_result(key)?;
-    let cached = found.is_some();
-    let made = match found {
-        Some(found) => found,
+    let made = found.map(|found| found.imported(key, true));
+    Ok(Wanted { plan, key, made, keys })
+}
+
+/// The base of a recipe that has no image, with the packages that it is made of.
+pub(crate) fn import(
+    request: &BuildRequest<'_>,
+    merged: &Merged,
+    wanted: &BasePackages,
+) -> Result<(ImportedBase, Vec<LockedPackage>)> {
+    let Wanted { plan, key, made, keys } = find(request, merged, wanted)?;
+    let imported = match made {
+        Some(imported) => imported,
         None => {
+            let uri = wanted.uri.as_ref().map(|uri| uri.as_str());
             let made = bootstrap(request, merged, wanted, &plan, uri.zip(keys))?;
             request.store.set_step_result(key, &[made.layer.descriptor.digest], &made)?;
-            made
+            made.imported(key, false)
         }
     };
-    let base = SourceBase { layer: made.layer, info: made.info };
-    Ok((ImportedBase { base, key, cached, lock: None }, plan.pins()))
+    Ok((imported, plan.pins()))
+}
+
+impl Bootstrapped {
+    fn imported(self, key: StepKey, cached: bool) -> ImportedBase {
+        ImportedBase { base: SourceBase { layer: self.layer, info: self.info }, key, cached, lock: None }
+    }
 }
 
 /// The archive that the packages come from.

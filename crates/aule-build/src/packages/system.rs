@@ -13,7 +13,7 @@ use aule_recipe::{Diagnostics, LocalPath, Merged};
 use aule_tree::TreePath;
 
 /// Where dpkg writes down what is installed.
-const STATUS: &str = "var/lib/dpkg/status";
+pub(super) const STATUS: &str = "var/lib/dpkg/status";
 const SOURCES: &str = "etc/apt/sources.list";
 const SOURCE_PARTS: &str = "etc/apt/sources.list.d";
 /// The keys that apt trusts for every source that names none.

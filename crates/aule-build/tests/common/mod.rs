@@ -80,7 +80,7 @@ impl Bench {
         rebuild(&self.request(1), &Build::open(&self.store, descriptor).unwrap())
     }
 
-    fn request(&self, jobs: usize) -> BuildRequest<'_> {
+    pub(crate) fn request(&self, jobs: usize) -> BuildRequest<'_> {
         BuildRequest {
             store: &self.store,
             inputs: &LocalInputs,

@@ -192,6 +192,15 @@ impl Partial {
     }
 }
 
+/// How many bytes there are, of which it is known what they are a part of.
+pub(super) fn length(directory: &Path, name: &Digest) -> u64 {
+    let beside = |extension: &str| directory.join(format!("{}.{extension}", name.hex()));
+    match read_state(&beside("state")) {
+        Ok(Some(_)) => fs::metadata(beside("part")).map_or(0, |it| it.len()),
+        _ => 0,
+    }
+}
+
 /// Waits for the lock of this name.
 fn lock(path: &Path) -> Result<File, DownloadError> {
     loop {

@@ -2,7 +2,7 @@
 //! that are named, and saying what is near when there is no such thing.
 
 mod content;
-mod diff;
+pub(super) mod diff;
 mod directory;
 mod entry;
 mod export;
@@ -54,6 +54,7 @@ pub(super) fn run(command: Command, store: Option<PathBuf>, format: Format) -> R
         Command::Gc { dry_run } => gc::run(&store, dry_run, format),
         // The caller runs these itself.
         Command::Build(_)
+        | Command::Plan(_)
         | Command::Lock(_)
         | Command::Check(_)
         | Command::Recipe(_)
@@ -70,7 +71,7 @@ fn resolve(store: &Store, reference: &str) -> Result<Descriptor, Failure> {
 }
 
 /// The build that a reference stands for.
-fn open(store: &Store, reference: &str) -> Result<Build, Failure> {
+pub(super) fn open(store: &Store, reference: &str) -> Result<Build, Failure> {
     let descriptor = resolve(store, reference)?;
     Build::open(store, descriptor).map_err(|error| match error {
         StoreError::NotABuild { reason, .. } => Failure::new(format!("`{reference}` is no build: {reason}"))

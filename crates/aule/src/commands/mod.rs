@@ -5,6 +5,7 @@ mod check;
 mod lock;
 mod look;
 mod nodes;
+mod plan;
 mod recipe;
 mod serve;
 mod site;
@@ -19,6 +20,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { command, store, format } = arguments;
     match command {
         Command::Build(arguments) => build::run(arguments, store, format),
+        Command::Plan(arguments) => plan::run(arguments, store, format),
         Command::Check(arguments) => check::run(arguments, store, format),
         Command::Lock(arguments) => lock::run(arguments, store, format),
         Command::Recipe(command) => recipe::run(command, format),

@@ -124,6 +124,11 @@ impl LockFile {
         self.now.clone()
     }
 
+    /// As it is on disk.
+    pub(super) fn written(&self) -> &Lock {
+        &self.written
+    }
+
     /// Takes over what a build pinned.
     pub(super) fn add(&mut self, built: &Lock) {
         self.now.base.clone_from(&built.base);

@@ -12,7 +12,7 @@ use crate::{
 use aule_store::{Store, layer::Contents};
 use aule_tree::{Change, Content, Digest, Inode, Kind, Tree, TreePath, changes};
 use similar::TextDiff;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 /// The largest file whose text is compared, in bytes.
 const TEXT_MAX: u64 = 1 << 20;
@@ -22,7 +22,7 @@ const LINES_MAX: usize = 40_000;
 /// In what two inodes differ, in the order in which it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Aspect {
+pub(in crate::commands) enum Aspect {
     Type,
     Content,
     Size,
@@ -117,20 +117,85 @@ struct Difference {
     text: Option<TextDifference>,
 }
 
+/// How a file's text differs, or why that is not shown.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-enum TextDifference {
+pub(in crate::commands) enum TextDifference {
     Unified(String),
     NotShown(String),
 }
 
+/// How many paths differ.
 #[derive(Default, serde::Serialize)]
-struct Counts {
+pub(in crate::commands) struct Counts {
     added: u64,
     removed: u64,
     changed: u64,
     /// Of the changed ones, those that differ in their time only.
     mtime_only: u64,
+}
+
+impl Counts {
+    /// Counts one more.
+    pub(in crate::commands) fn count(&mut self, change: Change, what: &[Aspect]) {
+        match change {
+            Change::Added => self.added += 1,
+            Change::Removed => self.removed += 1,
+            Change::Changed => self.changed += 1,
+        }
+        self.mtime_only += u64::from(what == [Aspect::Mtime]);
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { added, removed, changed, mtime_only } = self;
+        match added + removed + changed {
+            0 => f.write_str("no path differs"),
+            _ if *mtime_only > 0 => {
+                write!(f, "{added} added, {removed} removed, {changed} changed ({mtime_only} in their time only)")
+            }
+            _ => write!(f, "{added} added, {removed} removed, {changed} changed"),
+        }
+    }
+}
+
+/// A path that differs between two trees.
+pub(in crate::commands) struct Differing {
+    pub(in crate::commands) path: TreePath,
+    pub(in crate::commands) change: Change,
+    /// In what, where both trees have it.
+    pub(in crate::commands) what: Vec<Aspect>,
+}
+
+/// The paths that differ, in canonical order.
+pub(in crate::commands) fn differing(old: &Tree, new: &Tree) -> Vec<Differing> {
+    let (old_links, new_links) = (old.hardlinks(), new.hardlinks());
+    let paths = changes(old, new).into_iter();
+    let paths = paths.map(|(path, change)| {
+        let what = match (old.get(&path), new.get(&path)) {
+            (Some(before), Some(after)) => {
+                aspects(before, after, same_names(&path, (old, &old_links), (new, &new_links)))
+            }
+            _ => Vec::new(),
+        };
+        Differing { path, change, what }
+    });
+    paths.collect()
+}
+
+/// The word for it.
+pub(in crate::commands) fn word(change: Change) -> &'static str {
+    match change {
+        Change::Added => "added",
+        Change::Removed => "removed",
+        Change::Changed => "changed",
+    }
+}
+
+/// A path from `/`, as it is shown.
+pub(in crate::commands) fn shown(path: &TreePath) -> String {
+    text::path(path)
 }
 
 /// Compares the roots of two builds.
@@ -141,35 +206,19 @@ pub(super) fn run(store: &Store, old: &str, new: &str, brief: bool, format: Form
     let mut counts = Counts::default();
     let mut lines = String::new();
     let mut differences = Vec::new();
-    for (path, change) in changes(&a.tree, &b.tree) {
+    for Differing { path, change, what } in differing(&a.tree, &b.tree) {
         let (before, after) = (a.tree.get(&path), b.tree.get(&path));
-        let (what, text) = match (before, after) {
-            (Some(before), Some(after)) => {
-                let what = aspects(before, after, same_names(&path, (&a.tree, &a_links), (&b.tree, &b_links)));
-                let text = match (before.content(), after.content()) {
-                    (Some(x), Some(y)) if !brief && what.contains(&Aspect::Content) => {
-                        Some(text_difference(&path, (&a.contents, x), (&b.contents, y))?)
-                    }
-                    _ => None,
-                };
-                (what, text)
+        let text = match (before.and_then(Inode::content), after.and_then(Inode::content)) {
+            (Some(x), Some(y)) if !brief && what.contains(&Aspect::Content) => {
+                Some(text_difference(&path, (&a.contents, x), (&b.contents, y))?)
             }
-            _ => (Vec::new(), None),
+            _ => None,
         };
-        match change {
-            Change::Added => counts.added += 1,
-            Change::Removed => counts.removed += 1,
-            Change::Changed => counts.changed += 1,
-        }
-        counts.mtime_only += u64::from(what == [Aspect::Mtime]);
+        counts.count(change, &what);
         match format {
             Format::Text => lines.push_str(&describe(&path, before, after, &what, text.as_ref())),
             Format::Json => differences.push(Difference {
-                change: match change {
-                    Change::Added => "added",
-                    Change::Removed => "removed",
-                    Change::Changed => "changed",
-                },
+                change: word(change),
                 path: text::path(&path),
                 old: Entry::of(&a.tree, &a_links, &path),
                 new: Entry::of(&b.tree, &b_links, &path),
@@ -187,20 +236,13 @@ pub(super) fn run(store: &Store, old: &str, new: &str, brief: bool, format: Form
         })),
         Format::Text => {
             output::write(lines.as_bytes())?;
-            let Counts { added, removed, changed, mtime_only } = counts;
-            output::line(match added + removed + changed {
-                0 => "no path differs".to_owned(),
-                _ if mtime_only > 0 => {
-                    format!("{added} added, {removed} removed, {changed} changed ({mtime_only} in their time only)")
-                }
-                _ => format!("{added} added, {removed} removed, {changed} changed"),
-            })
+            output::line(counts.to_string())
         }
     }
 }
 
 /// A line for the path, and below it how its text differs.
-fn describe(
+pub(in crate::commands) fn describe(
     path: &TreePath,
     old: Option<&Inode>,
     new: Option<&Inode>,
