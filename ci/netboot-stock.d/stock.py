@@ -78,3 +78,16 @@ EXPORT {{
                               "-p", "/run/ganesha/ganesha.pid"])
     wait_for_port(servers, 2049)
     wait_for_port(servers, 20048)
+
+
+def start_tgt(servers, mebibytes):
+    """An iSCSI target with an empty disk; port 3260."""
+    disk = servers.work / "disk.img"
+    with open(disk, "wb") as file:
+        file.truncate(mebibytes << 20)
+    servers.start("tgt", ["tgtd", "--foreground", "--iscsi", "portal=0.0.0.0:3260"])
+    wait_for_port(servers, 3260)
+    for words in (["--op", "new", "--mode", "target", "--tid", "1", "--targetname", "iqn.2025-01.invalid.example:disk"],
+                  ["--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "--backing-store", str(disk)],
+                  ["--op", "bind", "--mode", "target", "--tid", "1", "--initiator-address", "ALL"]):
+        subprocess.run(["tgtadm", "--lld", "iscsi", *words], check=True)
