@@ -10,6 +10,7 @@ mod native;
 mod normal;
 mod order;
 mod system;
+mod trees;
 
 use crate::{BuildError, BuildRequest, LockMode, Result, base::ImportedBase, stage::Stage};
 use aule_deb::{
@@ -23,6 +24,7 @@ pub use install::SandboxTools;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use system::{System, Trusted};
+pub use trees::forget_trees;
 
 /// What has to be done to the base; it decides the result together with the base itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

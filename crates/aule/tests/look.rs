@@ -272,8 +272,8 @@ fn garbage_is_counted_and_collected() {
         lab.json(&["gc", "--dry-run"]),
         json!({ "dry_run": true, "blobs": 1, "steps": 0, "downloads": 0, "bytes": 8 })
     );
-    assert_eq!(lab.text(&["gc"]), "removed 1 blob, 0 step results and 0 downloads: 8 B\n");
-    assert_eq!(lab.text(&["gc"]), "removed 0 blobs, 0 step results and 0 downloads: 0 B\n");
+    assert_eq!(lab.text(&["gc"]), "removed 1 blob, 0 step results, 0 downloads and 0 unpacked trees: 8 B\n");
+    assert_eq!(lab.text(&["gc"]), "removed 0 blobs, 0 step results, 0 downloads and 0 unpacked trees: 0 B\n");
     lab.text(&["verify", "lab"]);
     let held = lab.store();
     let (code, stderr) = lab.failure(&["gc"]);

@@ -7,17 +7,17 @@ use super::{
     normal::{PRESETS, Preset},
     order::rounds,
     system::Trusted,
+    trees,
 };
 use crate::{BuildError, BuildRequest, Result, stage::Stage};
 use aule_deb::index::Packages;
 use aule_recipe::Merged;
-use aule_sandbox::{Entry, Exit, Host, Program, Sandbox, SandboxError, Unpacker, View, What};
+use aule_sandbox::{Entry, Exit, Program, Sandbox, SandboxError, Unpacker, View, What};
 use aule_store::layer::Contents;
 use aule_tree::{Kind, Metadata, Timestamp, Tree, TreePath};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    os::unix::fs::PermissionsExt,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -47,7 +47,8 @@ pub(super) fn install(
     boot_mount: Option<&TreePath>,
     sources: &dyn Fn(&Stage) -> Result<Vec<Trusted>>,
 ) -> Result<()> {
-    let host = host(request)?;
+    let tools = request.sandbox.as_ref().ok_or(BuildError::Internal("packages are installed without a sandbox"))?;
+    let host = trees::host(request.store, tools)?;
     debs::fetch(request, plan.install.iter().map(|it| &it.locked))?;
     let newest = debs::inspect(request, plan.install.iter().map(|it| &it.locked))?;
     // What is made now must be told from what packages bring.
@@ -59,12 +60,7 @@ pub(super) fn install(
         return Err(BuildError::Packages(message));
     }
     let native = native::find(request, merged, stage, plan, sources)?;
-    let failed = |source| BuildError::Sandbox(SandboxError::Start(source));
-    let lock = File::create(host.directory.join("lock")).map_err(failed)?;
-    if lock.try_lock().is_err() {
-        request.observer.note("waiting for another build that installs packages");
-        lock.lock().map_err(failed)?;
-    }
+    let _lock = trees::lock(&host, || request.observer.note("waiting for another build that installs packages"))?;
     let mut sandbox = Sandbox::start(&host)?;
     for name in PASSING {
         sandbox.remove(name)?;
@@ -108,17 +104,6 @@ pub(super) fn install(
         sandbox.remove(name)?;
     }
     check(stage, plan)
-}
-
-/// The sandbox's side of this machine.
-fn host(request: &BuildRequest<'_>) -> Result<Host> {
-    let tools = request.sandbox.as_ref().ok_or(BuildError::Internal("packages are installed without a sandbox"))?;
-    let directory = request.store.root().join("sandbox");
-    // Nobody else may go in: programs of the image that are setuid root would be so here.
-    let closed = fs::create_dir_all(&directory)
-        .and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)));
-    closed.map_err(|source| BuildError::Sandbox(SandboxError::Start(source)))?;
-    Ok(Host { program: tools.program.clone(), search: tools.search.clone(), directory })
 }
 
 /// The tree as directories and files: from an earlier build, or made now.

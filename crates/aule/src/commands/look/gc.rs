@@ -2,9 +2,11 @@
 
 use super::text::count;
 use crate::{
+    environment,
     failure::Failure,
     output::{self, Format},
 };
+use aule_build::forget_trees;
 use aule_store::{Collected, Store};
 
 #[derive(serde::Serialize)]
@@ -12,19 +14,25 @@ struct Outcome {
     dry_run: bool,
     #[serde(flatten)]
     collected: Collected,
+    /// Trees that were unpacked to install packages.
+    trees: u64,
 }
 
 /// Removes what no name leads to, or says what would go.
 pub(super) fn run(store: &Store, dry_run: bool, format: Format) -> Result<(), Failure> {
     let collected = store.collect_garbage(dry_run)?;
+    // A machine that cannot install packages has none of these.
+    let tools = environment::sandbox(false);
+    let trees = tools.map_or(Ok(0), |tools| forget_trees(store, &tools, dry_run))?;
     match format {
-        Format::Json => output::json(&Outcome { dry_run, collected }),
+        Format::Json => output::json(&Outcome { dry_run, collected, trees }),
         Format::Text => output::line(format!(
-            "{} {}, {} and {}: {}",
+            "{} {}, {}, {} and {}: {}",
             if dry_run { "would remove" } else { "removed" },
             count(collected.blobs, "blob"),
             count(collected.steps, "step result"),
             count(collected.downloads, "download"),
+            count(trees, "unpacked tree"),
             output::size(collected.bytes)
         )),
     }

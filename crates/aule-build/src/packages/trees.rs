@@ -1,0 +1,74 @@
+//! What the sandbox keeps in the store between builds: unpacked trees, which whoever is root inside has to remove, as their
+//! owners are others outside.
+
+use super::install::SandboxTools;
+use crate::{BuildError, Result};
+use aule_sandbox::{Host, Sandbox, SandboxError};
+use aule_store::Store;
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
+
+/// Held by the build whose packages are installed now.
+const LOCK: &str = "lock";
+
+/// The sandbox's side of this machine, with its directory in the store.
+pub(super) fn host(store: &Store, tools: &SandboxTools) -> Result<Host> {
+    let directory = directory(store);
+    // Nobody else may go in: programs of the image that are setuid root would be so here.
+    let closed = fs::create_dir_all(&directory)
+        .and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)));
+    closed.map_err(failed)?;
+    Ok(Host { program: tools.program.clone(), search: tools.search.clone(), directory })
+}
+
+/// The lock of the sandbox's directory: one build at a time has it. `wait` is called when another one has it now.
+pub(super) fn lock(host: &Host, wait: impl FnOnce()) -> Result<File> {
+    let lock = File::create(host.directory.join(LOCK)).map_err(failed)?;
+    if lock.try_lock().is_err() {
+        wait();
+        lock.lock().map_err(failed)?;
+    }
+    Ok(lock)
+}
+
+/// Removes all that the sandbox keeps in the store for later builds, and gives how many trees it was; with `dry_run` it only
+/// counts.
+///
+/// # Errors
+/// When they cannot be removed.
+pub fn forget_trees(store: &Store, tools: &SandboxTools, dry_run: bool) -> Result<u64> {
+    let entries = match fs::read_dir(directory(store)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        other => other.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    if dry_run || names.is_empty() {
+        return Ok(names.len() as u64);
+    }
+    let host = host(store, tools)?;
+    let lock = lock(&host, || {})?;
+    let mut sandbox = Sandbox::start(&host)?;
+    for name in &names {
+        sandbox.remove(name)?;
+    }
+    drop(lock);
+    Ok(names.len() as u64)
+}
+
+fn directory(store: &Store) -> PathBuf {
+    store.root().join("sandbox")
+}
+
+fn failed(source: io::Error) -> BuildError {
+    BuildError::Sandbox(SandboxError::Start(source))
+}
