@@ -14,13 +14,11 @@ fn main() {
     let variable = |name: &str| env::var(name).unwrap_or_default();
     let output = PathBuf::from(variable("OUT_DIR")).join("handler");
     let triplet = format!("{}-linux-gnu", variable("CARGO_CFG_TARGET_ARCH"));
-    let programs = format!("/usr/lib/{triplet}/aule/root");
     println!("cargo::rustc-env=AULE_TRIPLET={triplet}");
-    println!("cargo::rustc-env=AULE_NATIVE_PROGRAMS={programs}");
     println!("cargo::rustc-env=AULE_HANDLER={}", output.display());
 
     let mut command = Command::new(variable("RUSTC"));
-    command.env("AULE_NATIVE_PROGRAMS", &programs).env("AULE_EMULATOR", "/run/aule.emulator");
+    command.env("AULE_NATIVE_PROGRAMS", "/run/lib/root").env("AULE_EMULATOR", "/run/aule.emulator");
     command.args(["--edition", "2024", "--crate-name", "handler", "--target", &variable("TARGET")]);
     command.args(["-C", "target-feature=+crt-static", "-C", "panic=abort", "-C", "opt-level=s", "-C", "strip=symbols"]);
     if let Ok(linker) = env::var("RUSTC_LINKER") {

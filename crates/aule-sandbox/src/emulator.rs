@@ -14,17 +14,24 @@ pub(crate) const LOADER: &str = "/run/aule.loader";
 const LOADERS: [(&str, &str); 2] =
     [("x86_64", "/lib64/ld-linux-x86-64.so.2"), ("aarch64", "/lib/ld-linux-aarch64.so.1")];
 
+/// Where the directory with programs of this machine's architecture is mounted, as a path in the tree. Of the same length
+/// as `usr/lib`, and in its place in the paths that these programs know: whatever looks for libraries in the tree must not
+/// come across theirs.
+pub(crate) const NATIVE: &str = "run/lib";
+
 /// This machine's architecture, whose programs may stand in for those of a foreign tree: the same program gives the same
 /// whatever processor runs it, and emulation makes it some thirty times slower.
+///
+/// They are in a directory of their own: what a package has below `/usr/lib/TRIPLET` is in `TRIPLET`, programs that stand in
+/// are below `root`, each at its path in the tree. Programs and libraries must say `/run/lib/TRIPLET` where they said
+/// `/usr/lib/TRIPLET`, and [`Native::loader`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Native {
     /// Debian's name of it, such as `amd64`.
     pub architecture: &'static str,
     /// Its libraries' directory below `/usr/lib`, such as `x86_64-linux-gnu` (Debian: "Multiarch/Tuples").
     pub triplet: &'static str,
-    /// Where its programs are looked for in the tree, each below its own path: a directory among its libraries.
-    pub programs: &'static str,
-    /// What its programs say where their loader is, and what they have to say in the sandbox: a tree has no place for it.
+    /// What its programs say where their loader is, and what they have to say in the sandbox.
     pub loader: (&'static str, &'static str),
 }
 
@@ -34,8 +41,7 @@ impl Native {
     pub fn beside(architecture: &str) -> Option<Native> {
         let own = ARCHITECTURES.iter().find(|it| it.2 == std::env::consts::ARCH)?;
         let (_, loader) = LOADERS.iter().find(|it| it.0 == own.2)?;
-        let (triplet, programs) = (env!("AULE_TRIPLET"), env!("AULE_NATIVE_PROGRAMS"));
-        let native = Native { architecture: own.0, triplet, programs, loader: (loader, LOADER) };
+        let native = Native { architecture: own.0, triplet: env!("AULE_TRIPLET"), loader: (loader, LOADER) };
         (own.0 != architecture && !HANDLER.is_empty()).then_some(native)
     }
 }
@@ -75,7 +81,7 @@ pub(crate) fn emulator(architecture: &str, has_native: bool, search: &[PathBuf])
     let format = format!("aule-{qemu}:M::{magic}:{mask}");
     let loader = Native::beside(architecture).filter(|_| has_native).map(|native| {
         let name = native.loader.0.rsplit('/').next().unwrap_or_default();
-        format!("/usr/lib/{}/{name}", native.triplet)
+        format!("/{NATIVE}/{}/{name}", native.triplet)
     });
     Ok(Some(Emulator { format, program, loader }))
 }

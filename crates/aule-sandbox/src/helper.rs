@@ -3,7 +3,7 @@
 use crate::{
     capture::capture,
     enter::enter,
-    mounts::{self, Mounted, Tried},
+    mounts::{self, Handled, Mounted, Tried},
     protocol::{Program, Reply, Request, receive, send},
     run::run,
     unpack::unpack,
@@ -186,14 +186,16 @@ fn answer(
             Ok(Some(Reply::Done))
         }
         Request::Has { name } => Ok(Some(Reply::Is(plain(&name)?.is_dir()))),
-        Request::Open { trees, changes, shown, emulator } => {
-            for name in trees.iter().chain([&changes]) {
+        Request::Open { trees, changes, shown, native, emulator } => {
+            for name in trees.iter().chain([&changes]).chain(&native) {
                 plain(name)?;
             }
             if let Some(emulator) = &emulator {
                 mounts::emulate(emulator)?;
             }
-            let handled = emulator.as_ref().and_then(|it| Some((it.program.as_str(), it.loader.as_deref()?)));
+            let handled = emulator.as_ref().zip(native.as_deref()).and_then(|(emulator, native)| {
+                Some(Handled { emulator: &emulator.program, loader: emulator.loader.as_deref()?, native })
+            });
             *mounted = Some(Mounted::open(&trees, &changes, shown.as_deref(), handled)?);
             Ok(Some(Reply::Done))
         }

@@ -41,8 +41,8 @@ pub struct View<'a> {
     pub shown: Option<&'a str>,
     /// Debian's name of the tree's architecture.
     pub architecture: &'a str,
-    /// Whether one of the trees has programs of this machine's own architecture, as [`crate::Native`] says where.
-    pub has_native: bool,
+    /// The name of a directory with programs of this machine's own architecture, as [`crate::Native`] has it.
+    pub native: Option<&'a str>,
 }
 
 /// A sandbox that runs.
@@ -128,13 +128,14 @@ impl Sandbox {
     /// # Errors
     /// When the host cannot do it.
     pub fn open(&mut self, view: &View<'_>) -> Result<()> {
-        let View { trees, changes, shown, architecture, has_native } = *view;
-        let emulator = emulator(architecture, has_native, &self.host.search)?;
+        let View { trees, changes, shown, architecture, native } = *view;
+        let emulator = emulator(architecture, native.is_some(), &self.host.search)?;
         let foreign = emulator.is_some();
         self.request(&Request::Open {
             trees: trees.iter().map(|it| (*it).to_owned()).collect(),
             changes: changes.into(),
             shown: shown.map(str::to_owned),
+            native: native.map(str::to_owned),
             emulator,
         })?;
         self.done().map_err(|error| match error {

@@ -2,7 +2,7 @@
 //! maintainer scripts need. Runs in the helper.
 
 use crate::{
-    emulator::{HANDLER, LOADER, PLACE},
+    emulator::{HANDLER, LOADER, NATIVE, PLACE},
     protocol::Emulator,
 };
 use rustix::{
@@ -92,14 +92,23 @@ pub(crate) fn emulate(emulator: &Emulator) -> io::Result<()> {
     fs::write(format!("{place}/register"), format!(":{}:{program}:PF", emulator.format))
 }
 
+/// What the handler of foreign programs needs in the tree.
+pub(crate) struct Handled<'a> {
+    /// The host's path of the emulator.
+    pub(crate) emulator: &'a str,
+    /// Where the loader of this machine's programs is, as a path in the tree.
+    pub(crate) loader: &'a str,
+    /// The name of the directory with these programs.
+    pub(crate) native: &'a str,
+}
+
 impl Mounted {
     /// Lays `trees` over each other, the first one highest, and mounts /proc, /dev, /run and /tmp in it.
-    /// `handled` is an emulator that the handler calls, with the loader of this machine's programs.
     pub(crate) fn open(
         trees: &[String],
         changes: &str,
         shown: Option<&str>,
-        handled: Option<(&str, &str)>,
+        handled: Option<Handled<'_>>,
     ) -> io::Result<Mounted> {
         let mounted = Mounted { changes: PathBuf::from(changes) };
         fs::create_dir(&mounted.changes)?;
@@ -156,11 +165,16 @@ impl Mounted {
             let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
             tried("making read-only", mount_remount(&place, flags, c""))?;
         }
-        if let Some((emulator, loader)) = handled {
+        if let Some(Handled { emulator, loader, native }) = handled {
             let place = root.join(PLACE);
             fs::write(&place, b"")?;
             tried("showing the emulator", mount_bind(emulator, &place))?;
             symlink(loader, root.join(LOADER.trim_start_matches('/')))?;
+            let place = root.join(NATIVE);
+            fs::create_dir(&place)?;
+            tried("showing this machine's programs", mount_bind(native, &place))?;
+            let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+            tried("making read-only", mount_remount(&place, flags, c""))?;
         }
         Ok(mounted)
     }

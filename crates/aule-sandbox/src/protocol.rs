@@ -130,7 +130,13 @@ pub(crate) enum Request {
     /// Whether there is such a directory.
     Has { name: String },
     /// Lay the trees over each other, the first one highest, with all changes going to `changes`.
-    Open { trees: Vec<String>, changes: String, shown: Option<String>, emulator: Option<Emulator> },
+    Open {
+        trees: Vec<String>,
+        changes: String,
+        shown: Option<String>,
+        native: Option<String>,
+        emulator: Option<Emulator>,
+    },
     /// Run a program in it.
     Run(Program),
     /// Give back what changed.

@@ -122,7 +122,7 @@ fn unpack(sandbox: &mut Sandbox, entries: Vec<(Entry, Vec<u8>)>) -> Result<(), S
 }
 
 fn view(architecture: &str) -> View<'_> {
-    View { trees: &["tree"], changes: "changes", shown: None, architecture, has_native: false }
+    View { trees: &["tree"], changes: "changes", shown: None, architecture, native: None }
 }
 
 fn opened(bench: &Bench, more: &[(Entry, &[u8])]) -> Sandbox {

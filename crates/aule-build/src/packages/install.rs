@@ -69,20 +69,17 @@ pub(super) fn install(
     forget_old(&host.directory, &mut sandbox, "tree-", &tree)?;
     let presets = presets(stage, plan)?;
     sandbox.unpack("tools", |unpacker| put_tools(unpacker, stage, &presets))?;
-    let mut trees = vec!["tools"];
     if let Some(native) = &native {
         native.unpack(request, &mut sandbox, &plan.architecture)?;
-        forget_old(&host.directory, &mut sandbox, "native-", &native.layer)?;
-        trees.push(&native.layer);
+        forget_old(&host.directory, &mut sandbox, "native-", &native.directory)?;
     }
-    trees.push(&tree);
     let shown = show(request, &host.directory, plan)?;
     sandbox.open(&View {
-        trees: &trees,
+        trees: &["tools", &tree],
         changes: "changes",
         shown: Some(&shown),
         architecture: &plan.architecture,
-        has_native: native.is_some(),
+        native: native.as_ref().map(|it| it.directory.as_str()),
     })?;
 
     let mut dpkg = Dpkg { request, sandbox: &mut sandbox, plan, date: stage.date };
@@ -159,8 +156,7 @@ fn put_tools(unpacker: &mut Unpacker<'_>, stage: &Stage, presets: &[(TreePath, &
         .map(|(path, preset)| (path.clone(), (preset.mode, preset.bytes)))
         .chain([(policy.0, (policy.1, policy.2))])
         .collect();
-    // (Programs of this machine's architecture lie below /usr/lib.)
-    let mut directories = BTreeSet::from([TreePath::root(), TreePath::new("usr/lib")?]);
+    let mut directories = BTreeSet::from([TreePath::root()]);
     for path in files.keys() {
         let above = std::iter::successors(path.parent(), TreePath::parent);
         directories.extend(above);

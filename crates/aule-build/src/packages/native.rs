@@ -2,9 +2,8 @@
 //!
 //! Maintainer scripts are shell and Perl, and call the same few programs; emulation makes them some thirty times slower.
 //! Those programs do the same whatever processor they run on, so the very same versions of them are fetched for this
-//! machine's processor, from the same sources, signed by the same keys. They lie in a directory among the libraries of
-//! this machine's architecture, which no foreign tree has, in a layer that is never captured. What cannot be had is
-//! emulated: the result is the same, later.
+//! machine's processor, from the same sources, signed by the same keys. They lie outside the tree, where nothing that a
+//! script lists comes across them. What cannot be had is emulated: the result is the same, later.
 
 use super::{
     Plan, debs,
@@ -28,7 +27,7 @@ use std::{
 };
 
 /// Changes when the layer is made in another way.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Packages whose programs stand in, and the names of those that do not, as they tell of the machine that they run on.
 const PACKAGES: [(&str, &[&str]); 32] = [
     ("bash", &[]),
@@ -72,8 +71,8 @@ const PERL: [&str; 2] = ["perl", "perl-base"];
 const PROGRAMS: [&str; 4] = ["usr/bin/", "usr/sbin/", "usr/lib/systemd/", "usr/lib/udev/"];
 /// dpkg has the name of its architecture in it, and is that of the tree here.
 const DPKG: &str = "usr/bin/dpkg";
-/// The largest program that stands in.
-const PROGRAM_MAX: u64 = 64 << 20;
+/// The largest program or library that is taken.
+const FILE_MAX: u64 = 64 << 20;
 
 /// A package as the store remembers it.
 #[derive(Serialize, Deserialize)]
@@ -102,8 +101,8 @@ impl Remembered {
 pub(super) struct Programs {
     native: Native,
     packages: Vec<LockedPackage>,
-    /// The name of the layer in the sandbox.
-    pub(super) layer: String,
+    /// The name of its directory in the sandbox.
+    pub(super) directory: String,
 }
 
 /// Finds what stands in for programs of the tree: nothing where this machine runs them itself.
@@ -116,10 +115,7 @@ pub(super) fn find(
 ) -> Result<Option<Programs>> {
     let Some(native) = Native::beside(&plan.architecture) else { return Ok(None) };
     let is_wanted = request.sandbox.as_ref().is_some_and(|tools| !tools.emulate_all);
-    if !is_wanted
-        || has_libraries(stage, native)?
-        || plan.install.iter().any(|it| it.architecture == native.architecture)
-    {
+    if !is_wanted {
         return Ok(None);
     }
     let wanted = wanted(stage, plan)?;
@@ -147,14 +143,8 @@ pub(super) fn find(
     hasher.field(&VERSION.to_le_bytes());
     hasher.field(plan.architecture.as_bytes());
     packages.iter().for_each(|it| hasher.field(&it.sha256.0));
-    let layer = format!("native-{}", hasher.finish().hex());
-    Ok(Some(Programs { native, packages, layer }))
-}
-
-/// Whether the tree has libraries of this machine's architecture itself.
-fn has_libraries(stage: &Stage, native: Native) -> Result<bool> {
-    let libraries = TreePath::new(format!("usr/lib/{}", native.triplet))?;
-    stage.exists(&libraries)
+    let directory = format!("native-{}", hasher.finish().hex());
+    Ok(Some(Programs { native, packages, directory }))
 }
 
 /// The packages of the tree, as it will be, that have programs to stand in for, with their versions.
@@ -261,12 +251,12 @@ fn fetch(request: &BuildRequest<'_>, merged: &Merged, system: &System, sources: 
 impl Programs {
     /// Unpacks what stands in.
     pub(super) fn unpack(&self, request: &BuildRequest<'_>, sandbox: &mut Sandbox, architecture: &str) -> Result<()> {
-        if sandbox.has(&self.layer)? {
+        if sandbox.has(&self.directory)? {
             return Ok(());
         }
         debs::fetch(request, &self.packages)?;
         request.observer.note("unpacking programs of this machine's architecture, to run in place of emulated ones");
-        sandbox.unpack(&self.layer, |unpacker| {
+        sandbox.unpack(&self.directory, |unpacker| {
             let root = Metadata::root_owned(0o755, Timestamp::from_seconds(0));
             let metadata = root.clone();
             unpacker.entry(Entry { path: TreePath::root(), what: What::Directory { metadata, opaque: false } })?;
@@ -314,18 +304,21 @@ impl Layer<'_, '_> {
         }
         let metadata =
             Metadata::root_owned(u16::try_from(member.mode & 0o777).unwrap_or(0o644), Timestamp::from_seconds(0));
+        let (old, new) = self.library_paths();
         let mut edited = None;
-        let is_of_library = place == path;
         let what = match &member.what {
-            Kind::File(size) if !is_of_library => match self.edit(&path, *size, bytes)? {
+            Kind::File(size) => match self.edit(&path, *size, bytes)? {
                 Some(bytes) => {
                     let size = edited.insert(bytes).len() as u64;
                     What::File { metadata, size }
                 }
                 None => return Ok(()),
             },
-            Kind::File(size) => What::File { metadata, size: *size },
-            Kind::Symlink(target) => What::Symlink { metadata, target: target.clone() },
+            Kind::Symlink(target) => {
+                let mut target = target.clone();
+                replace_all(&mut target, old.as_bytes(), new.as_bytes());
+                What::Symlink { metadata, target }
+            }
             Kind::Link(target) => match self.files.get(&merged_path(target)?) {
                 Some(target) => What::Link(target.clone()),
                 None => return Ok(()),
@@ -333,55 +326,53 @@ impl Layer<'_, '_> {
             Kind::Directory | Kind::Special => return Ok(()),
         };
         self.above(&place)?;
-        let is_file = matches!(what, What::File { .. });
         self.unpacker.entry(Entry { path: place.clone(), what })?;
-        match edited {
-            Some(bytes) => self.unpacker.bytes(&bytes)?,
-            None if is_file => {
-                let mut buffer = vec![0; 1 << 16];
-                loop {
-                    let length = bytes.read(&mut buffer).map_err(SandboxError::Input)?;
-                    let Some(piece) = buffer.get(..length).filter(|it| !it.is_empty()) else { break };
-                    self.unpacker.bytes(piece)?;
-                }
-            }
-            None => {}
+        if let Some(bytes) = edited {
+            self.unpacker.bytes(&bytes)?;
         }
         self.files.insert(path, place);
         Ok(())
     }
 
-    /// Where a file of a package belongs, if anywhere: libraries at their place, programs below a directory of their own.
+    /// What programs and libraries say where libraries are, and what they have to say.
+    fn library_paths(&self) -> (String, String) {
+        (format!("/usr/lib/{}", self.native.triplet), format!("/run/lib/{}", self.native.triplet))
+    }
+
+    /// Where a file of a package belongs, if anywhere (see [`Native`]).
     fn place(&self, package: &str, path: &TreePath, is_program: bool) -> Result<Option<TreePath>> {
         let Ok(text) = std::str::from_utf8(path.as_bytes()) else { return Ok(None) };
-        let libraries = format!("usr/lib/{}/", self.native.triplet);
-        if text.starts_with(&libraries) {
+        let triplet = self.native.triplet;
+        if let Some(rest) = text.strip_prefix("usr/lib/").filter(|rest| rest.starts_with(&format!("{triplet}/"))) {
             let is_needed = !text.ends_with(".a") && !text.contains("/gconv/");
-            return Ok(is_needed.then(|| path.clone()));
+            return Ok(if is_needed { Some(TreePath::new(rest)?) } else { None });
         }
         let Some(excluded) = excluded(package) else { return Ok(None) };
         let name = text.rsplit('/').next().unwrap_or(text);
-        match is_program && PROGRAMS.iter().any(|directory| text.starts_with(directory)) && !excluded.contains(&name) {
-            true => Ok(Some(TreePath::new(format!("{}/{text}", self.native.programs.trim_start_matches('/')))?)),
-            false => Ok(None),
-        }
+        let is_wanted = is_program && PROGRAMS.iter().any(|it| text.starts_with(it)) && !excluded.contains(&name);
+        Ok(if is_wanted { Some(TreePath::new(format!("root/{text}"))?) } else { None })
     }
 
-    /// A program that finds its loader in the sandbox, and dpkg as one of the tree's architecture; `None` for a program that
-    /// cannot be made so.
+    /// A program or library that finds its libraries in the sandbox, a program its loader too, and dpkg as one of the tree's
+    /// architecture; `None` for what cannot be made so.
     fn edit(&self, path: &TreePath, size: u64, bytes: &mut dyn Read) -> Result<Option<Vec<u8>>> {
-        if size > PROGRAM_MAX {
+        if size > FILE_MAX {
             return Ok(None);
         }
-        let mut program = Vec::new();
-        bytes.read_to_end(&mut program).map_err(SandboxError::Input)?;
-        let (old, new) = self.native.loader;
-        let mut wanted = vec![(format!("{old}\0"), format!("{new}\0"))];
+        let mut file = Vec::new();
+        bytes.read_to_end(&mut file).map_err(SandboxError::Input)?;
+        let (old, new) = self.library_paths();
+        replace_all(&mut file, old.as_bytes(), new.as_bytes());
+        let mut wanted = Vec::new();
+        if !path.as_bytes().starts_with(format!("usr/lib/{}/", self.native.triplet).as_bytes()) {
+            let (old, new) = self.native.loader;
+            wanted.push((format!("{old}\0"), format!("{new}\0")));
+        }
         if path.as_bytes() == DPKG.as_bytes() {
             wanted.push((format!("\0{}\0", self.native.architecture), format!("\0{}\0", self.architecture)));
         }
-        let is_done = wanted.iter().all(|(old, new)| replace(&mut program, old.as_bytes(), new.as_bytes()));
-        Ok(is_done.then_some(program))
+        let is_done = wanted.iter().all(|(old, new)| replace(&mut file, old.as_bytes(), new.as_bytes()));
+        Ok(is_done.then_some(file))
     }
 
     fn above(&mut self, path: &TreePath) -> Result<()> {
@@ -393,6 +384,19 @@ impl Layer<'_, '_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Writes `new` over each `old`, which is as long.
+fn replace_all(file: &mut [u8], old: &[u8], new: &[u8]) {
+    let finder = memchr::memmem::Finder::new(old);
+    let mut from = 0;
+    while let Some(place) = file.get(from..).and_then(|rest| finder.find(rest)) {
+        from += place;
+        if let Some(there) = file.get_mut(from..from + old.len()).filter(|there| there.len() == new.len()) {
+            there.copy_from_slice(new);
+        }
+        from += old.len();
     }
 }
 
@@ -448,6 +452,13 @@ mod tests {
         let mut longer = b"ab\0".to_vec();
         assert!(!replace(&mut longer, b"b\0", b"longer\0") && longer == b"ab\0");
         assert!(!replace(&mut [], old, new));
+    }
+
+    #[test]
+    fn all_paths_of_libraries_are_replaced() {
+        let mut file = b"/usr/lib/x:/usr/lib/x/perl\0usr/lib/x /usr/lib/".to_vec();
+        replace_all(&mut file, b"/usr/lib/x", b"/run/lib/x");
+        assert_eq!(file, b"/run/lib/x:/run/lib/x/perl\0usr/lib/x /usr/lib/");
     }
 
     #[test]
