@@ -102,6 +102,7 @@ impl Found {
         lock.packages = self.lock.packages.iter().cloned().chain(plan.pins()).collect();
         lock.packages.sort_unstable();
         lock.packages.dedup();
+        lock.kept.clone_from(&plan.kept);
     }
 }
 
@@ -134,6 +135,7 @@ pub fn rebuild(request: &BuildRequest<'_>, of: &Build) -> Result<BuildOutcome> {
     let plan = packages::plan(&request, &merged, &imported)?;
     // Those of a base of packages stand in its layer.
     pins.lock.packages = if lock.suite.is_some() { lock.packages } else { plan.pins() };
+    pins.lock.kept.clone_from(&plan.kept);
     finish(&request, &merged, imported, pins, &plan, None)
 }
 
