@@ -88,7 +88,8 @@ class Archive:
         fields = {"Filename": f"pool/{name}", "Size": len(data), "SHA256": hashlib.sha256(data).hexdigest(), **changed}
         self.stanzas[package.name, package.version] = package.control() + "".join(f"{k}: {v}\n" for k, v in fields.items())
 
-    def publish(self, valid=86400, date=None, by_hash=True, sign=True, wrong_index=False, detached=False, more=""):
+    def publish(self, valid=86400, date=None, by_hash=True, sign=True, wrong_index=False, detached=False, suite="stable",
+                more=""):
         """Writes the indices and the signed Release anew."""
         shutil.rmtree(self.suite, ignore_errors=True)
         place = f"main/binary-{self.architecture}"
@@ -105,7 +106,7 @@ class Archive:
             listed += f" {digest} {len(data)} {place}/{name}\n"
         now = date or time.time()
         stamp = lambda at: time.strftime("%a, %d %b %Y %H:%M:%S UTC", time.gmtime(at))  # noqa: E731
-        release = (f"Origin: Test\nSuite: stable\nCodename: stable\nDate: {stamp(now)}\nValid-Until: {stamp(now + valid)}\n"
+        release = (f"Origin: Test\nSuite: {suite}\nCodename: {suite}\nDate: {stamp(now)}\nValid-Until: {stamp(now + valid)}\n"
                    f"Acquire-By-Hash: {'yes' if by_hash else 'no'}\nArchitectures: {self.architecture}\nComponents: main\n"
                    f"{more}SHA256:\n{listed}")
         plain = os.path.join(self.suite, "Release")

@@ -17,13 +17,13 @@ use aule_deb::{
     index::{Package, Packages},
     resolve::{Request, ResolveError, Source, Universe},
 };
-use aule_recipe::{Base, Diagnostics, Lock, LockedBase, LockedPackage, Merged, Sha256};
+use aule_recipe::{Base, Diagnostics, KeptPackage, Lock, LockedBase, LockedPackage, Merged, Sha256};
 use aule_tree::{Timestamp, TreePath};
 use indices::Fetched;
 pub use install::SandboxTools;
 use serde::Serialize;
 use std::collections::BTreeSet;
-use system::{System, Trusted};
+use system::{System, Trusted, preferences};
 pub use trees::forget_trees;
 
 /// What has to be done to the base; it decides the result together with the base itself.
@@ -35,6 +35,9 @@ pub(crate) struct Plan {
     pub(crate) remove: Vec<String>,
     /// Those of the new ones that nobody asked for by name: apt may take them away when nobody needs them.
     pub(crate) automatic: Vec<String>,
+    /// What was asked for and is in the base as it should be. It changes nothing of the result.
+    #[serde(skip)]
+    pub(crate) kept: Vec<KeptPackage>,
     /// Debian's name of the image's architecture.
     pub(crate) architecture: String,
 }
@@ -84,6 +87,8 @@ struct Question<'a> {
     system: &'a System,
     /// What the lock has of it.
     locked: &'a [LockedPackage],
+    /// What the lock says that the base had of it.
+    kept: &'a [KeptPackage],
 }
 
 /// Finds what has to be done to the base.
@@ -94,6 +99,7 @@ pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &Impor
     }
     let stage = Stage::open(request.store, std::slice::from_ref(&imported.base.layer), Timestamp::from_seconds(0))?;
     let system = System::read(&stage, merged)?;
+    let is_locked = is_of_this_base(request, &request.lock, merged, imported.lock.as_ref());
     let question = Question {
         merged,
         key: "packages.install",
@@ -101,12 +107,15 @@ pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &Impor
         remove: &wanted.remove,
         essential: false,
         system: &system,
-        locked: match is_of_this_base(request, &request.lock, merged, imported.lock.as_ref()) {
-            true => &request.lock.packages,
-            false => &[],
-        },
+        locked: if is_locked { &request.lock.packages } else { &[] },
+        kept: if is_locked { &request.lock.kept } else { &[] },
     };
-    answer(request, &question, || sources(request, merged, &stage))
+    answer(request, &question, || {
+        for path in preferences(&stage)? {
+            request.observer.note(&format!("/{path} of the image prefers packages to others, which is not read here"));
+        }
+        sources(request, merged, &stage)
+    })
 }
 
 /// Does what the plan says to the tree.
@@ -167,40 +176,117 @@ fn answer(
         (Err(error), _) => return Err(error),
     };
     let pinned: Vec<LockedPackage> = if index.is_empty() { Vec::new() } else { locked.to_vec() };
-    // A suite without anything essential is none: the lock knows nothing of it then.
-    let own = match question.essential && index.is_empty() {
-        true => Err(BuildError::Packages("the lock holds no packages".into())),
-        false => solve(question, &[(&index, LOCKED, &Origin::Lock(pinned.clone()))]),
-    };
-    match own {
-        Ok(plan) => return Ok(plan),
-        Err(_) if request.lock_mode == LockMode::Add => {}
-        Err(error) => {
-            return Err(not_in_the_lock(request, &error));
+    match from_lock(question, &index, &pinned) {
+        Ok(plan) => {
+            note_what_goes(request, question, &plan);
+            return Ok(plan);
         }
+        Err(_) if request.lock_mode == LockMode::Add => {}
+        Err(reason) => return Err(not_in_the_lock(request, &reason)),
     }
     let fetched = indices::fetch(request, system, &sources()?, &question.merged.recipe.packages)?;
+    from_all(request, question, (index, pinned), fetched)
+}
+
+/// The answer of the lock alone, whose packages `index` describes; else the reason why it is none, in words.
+fn from_lock(question: &Question<'_>, index: &Packages, pinned: &[LockedPackage]) -> std::result::Result<Plan, String> {
+    // A suite without anything essential is none: the lock knows nothing of it then.
+    if question.essential && index.is_empty() {
+        return Err("it holds no packages".into());
+    }
+    match solve(question, &[(index, LOCKED, &Origin::Lock(pinned.to_vec()))]) {
+        Ok(plan) => question.unknown(&plan).map_or(Ok(plan), Err),
+        Err(Unsolved::Resolve(error)) => Err(in_short(&error)),
+        Err(Unsolved::Build(error)) => Err(error.to_string()),
+    }
+}
+
+/// The answer of the lock and the indices together.
+fn from_all(
+    request: &BuildRequest<'_>,
+    question: &Question<'_>,
+    (index, pinned): (Packages, Vec<LockedPackage>),
+    fetched: Vec<Fetched>,
+) -> Result<Plan> {
     let mut sources: Vec<(Packages, i32, Origin)> = vec![(index, LOCKED, Origin::Lock(pinned))];
     for mut fetched in fetched {
         let packages = std::mem::take(&mut fetched.packages);
         sources.push((packages, fetched.priority, Origin::Index(fetched)));
     }
-    let sources: Vec<_> = sources.iter().map(|(packages, priority, origin)| (packages, *priority, origin)).collect();
-    solve(question, &sources)
+    let mut sources: Vec<_> =
+        sources.iter().map(|(packages, priority, origin)| (packages, *priority, origin)).collect();
+    let mut solved = solve(question, &sources);
+    if let Err(Unsolved::Resolve(ResolveError::Contradiction(reasons))) = &solved
+        && !question.locked.is_empty()
+    {
+        let reason = reasons.first().map_or("", |it| it.what.as_str());
+        let message =
+            format!("the lock's packages and what is asked for cannot stand together ({reason}); all are chosen anew");
+        if let Some((_, priority, _)) = sources.first_mut() {
+            *priority = FORGOTTEN;
+        }
+        solved = solve(question, &sources);
+        if solved.is_ok() {
+            request.observer.note(&message);
+        }
+    }
+    let plan = solved.map_err(|error| match error {
+        Unsolved::Resolve(error) => at_its_place(question, error),
+        Unsolved::Build(error) => error,
+    })?;
+    note_what_goes(request, question, &plan);
+    Ok(plan)
+}
+
+/// Says what has to go that nobody named.
+fn note_what_goes(request: &BuildRequest<'_>, question: &Question<'_>, plan: &Plan) {
+    let is_named = |name: &str| question.remove.iter().any(|it| it.split(':').next() == Some(name));
+    let others: Vec<&str> = plan.remove.iter().map(String::as_str).filter(|it| !is_named(it)).collect();
+    if !others.is_empty() {
+        let others = others.join(", ");
+        request
+            .observer
+            .note(&format!("these packages are removed, too, as they cannot stay without or beside others: {others}"));
+    }
 }
 
 /// The refusal of `--locked`; the reason is told beside it.
-fn not_in_the_lock(request: &BuildRequest<'_>, reason: &BuildError) -> BuildError {
+fn not_in_the_lock(request: &BuildRequest<'_>, reason: &str) -> BuildError {
     let message = "the lock does not hold the packages that the recipe asks for, or other ones than its base needs; \
                    run `aule lock` and commit the result";
-    request.observer.note(&reason.to_string());
+    request.observer.note(&format!("the lock is not enough: {reason}"));
     BuildError::Locked(message.into())
 }
 
 /// What the lock pins goes before what any source offers (as a pin would have it, apt_preferences(5)).
 const LOCKED: i32 = 990;
+/// Where that leads to nothing, it counts only for what no source has any more.
+const FORGOTTEN: i32 = 0;
 
-fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> Result<Plan> {
+/// Why there is no plan.
+enum Unsolved {
+    /// There is no solution.
+    Resolve(ResolveError),
+    /// Something else failed.
+    Build(BuildError),
+}
+
+impl From<BuildError> for Unsolved {
+    fn from(error: BuildError) -> Self {
+        Unsolved::Build(error)
+    }
+}
+
+impl Question<'_> {
+    /// What the lock does not know: a name that was asked for, which the base has in a version of which the lock does not say
+    /// that it was taken. (With what the sources offer, another one might be.)
+    fn unknown(&self, plan: &Plan) -> Option<String> {
+        let unknown = plan.kept.iter().find(|kept| !self.kept.contains(kept))?;
+        Some(format!("it does not say that {} {} of the base is what was asked for", unknown.name, unknown.version))
+    }
+}
+
+fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> std::result::Result<Plan, Unsolved> {
     let system = question.system;
     let given: Vec<Source<'_>> =
         sources.iter().map(|(packages, priority, _)| Source { packages, priority: *priority }).collect();
@@ -214,38 +300,64 @@ fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> Resu
     }
     let universe = Universe::new(&system.architecture, &system.installed, &given, &wanted).map_err(index)?;
     let asked = Request { install: wanted, remove: question.remove.to_vec() };
-    let solution = universe.resolve(&asked).map_err(|error| at_its_place(question, error))?;
+    let solution = universe.resolve(&asked).map_err(Unsolved::Resolve)?;
     let mut install = Vec::new();
     for (source, package) in &solution.install {
         let (_, _, origin) = sources.get(*source).ok_or(BuildError::Internal("a package is of no source"))?;
         install.push(deb(origin, package)?);
     }
     let asked: BTreeSet<&str> = asked.install.iter().filter_map(|it| it.split([':', '=']).next()).collect();
-    let there: BTreeSet<&str> =
-        system.installed.iter().filter(|it| it.state() == Some("installed")).map(|it| it.name).collect();
+    let there: BTreeSet<&str> = system.installed.iter().filter(|it| it.is_installed()).map(|it| it.name).collect();
     let names = solution.install.iter().map(|(_, package)| package.name);
     let automatic = names.filter(|name| !asked.contains(name) && !there.contains(name)).map(str::to_owned).collect();
     let remove = solution.remove.iter().map(|package| package.name.to_owned()).collect();
-    Ok(Plan { install, remove, automatic, architecture: system.architecture.clone() })
+    let kept = |package: &Package<'_>| KeptPackage { name: package.name.into(), version: package.version.into() };
+    let kept = solution.kept.iter().map(kept).collect();
+    Ok(Plan { install, remove, automatic, kept, architecture: system.architecture.clone() })
+}
+
+/// An error in one line.
+fn in_short(error: &ResolveError) -> String {
+    match error {
+        ResolveError::Contradiction(reasons) => {
+            let what = reasons.first().map_or("it is not known why", |it| it.what.as_str());
+            format!("the packages cannot be installed together: {what}")
+        }
+        error => error.to_string(),
+    }
 }
 
 /// An error at the place of the name that it is about.
 fn at_its_place(question: &Question<'_>, error: ResolveError) -> BuildError {
+    let (mut list, mut key) = (question.install, question.key);
     let name = match &error {
         ResolveError::Index(_) => return BuildError::Packages(error.to_string()),
+        ResolveError::Stays { name, .. } => {
+            (list, key) = (question.remove, "packages.remove");
+            Some(name)
+        }
         ResolveError::Unknown { name, .. }
         | ResolveError::NoVersion { name, .. }
         | ResolveError::Architecture { name, .. }
-        | ResolveError::Virtual { name, .. } => Some(name.as_str()),
-        ResolveError::Contradiction(_) => None,
+        | ResolveError::Held { name, .. }
+        | ResolveError::Virtual { name, .. } => Some(name),
+        ResolveError::Contradiction(reasons) => reasons.first().and_then(|it| it.asked.first()),
     };
-    let (merged, install, list) = (question.merged, question.install, question.key);
-    let number = name.and_then(|name| install.iter().position(|it| it.split([':', '=']).next() == Some(name)));
-    let key = number.map_or_else(|| list.to_owned(), |number| format!("{list}[{number}]"));
-    let diagnostic = merged.origins.diagnostic(&key, error.to_string());
+    let number = list.iter().position(|it| it.split([':', '=']).next() == name.map(String::as_str));
+    let key = number.map_or_else(|| key.to_owned(), |number| format!("{key}[{number}]"));
+    let diagnostic = question.merged.origins.diagnostic(&key, in_short(&error));
     let diagnostic = match &error {
         ResolveError::Unknown { similar, .. } if !similar.is_empty() => {
             diagnostic.help(format!("there is {}", similar.join(", ")))
+        }
+        ResolveError::Contradiction(reasons) => {
+            // The message has the first of them.
+            let reasons = reasons.iter().enumerate();
+            let lines = reasons.flat_map(|(number, reason)| {
+                let what = (number > 0).then(|| format!("also: {}", reason.what));
+                what.into_iter().chain(reason.ways.iter().cloned())
+            });
+            lines.fold(diagnostic, aule_recipe::Diagnostic::note)
         }
         _ => diagnostic,
     };
@@ -277,9 +389,7 @@ fn locked(source: &Fetched, package: &Package<'_>) -> Result<LockedPackage> {
             source.name, package.name
         ))
     };
-    let path = package
-        .get("Filename")
-        .filter(|path| !path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | "." | "..")));
+    let path = package.get("Filename").and_then(archive_path);
     let sha256: Option<Sha256> = package.get("SHA256").and_then(|it| it.parse().ok());
     Ok(LockedPackage {
         name: package.name.to_owned(),
@@ -289,4 +399,35 @@ fn locked(source: &Fetched, package: &Package<'_>) -> Result<LockedPackage> {
         size: package.get("Size").and_then(|it| it.parse().ok()).ok_or_else(|| wrong("size"))?,
         sha256: sha256.ok_or_else(|| wrong("SHA-256"))?,
     })
+}
+
+/// The path of a package below its archive; indices of one directory begin it with `./`. It must not lead out.
+fn archive_path(name: &str) -> Option<&str> {
+    let path = name.trim_start_matches("./");
+    path.split('/').all(|part| !matches!(part, "" | "." | "..")).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_below_an_archive() {
+        for (name, wanted) in [
+            ("pool/main/a/a_1_all.deb", Some("pool/main/a/a_1_all.deb")),
+            ("./a_1_all.deb", Some("a_1_all.deb")),
+            ("././a.deb", Some("a.deb")),
+            (".a/b.deb", Some(".a/b.deb")),
+            ("", None),
+            ("./", None),
+            ("/a.deb", None),
+            ("./../a.deb", None),
+            (".//a.deb", None),
+            ("a//b.deb", None),
+            ("a/./b.deb", None),
+            ("../a.deb", None),
+        ] {
+            assert_eq!(archive_path(name), wanted, "{name}");
+        }
+    }
 }

@@ -114,6 +114,7 @@ pub(crate) fn pin_base(lock: &mut Lock, of: &Lock, plan: &packages::Plan) {
     lock.packages = of.packages.iter().cloned().chain(plan.pins()).collect();
     lock.packages.sort_unstable();
     lock.packages.dedup();
+    lock.kept.clone_from(&plan.kept);
 }
 
 /// Builds again what `build` was built from, from its `source` artifact and its own base layer alone.
@@ -145,6 +146,7 @@ pub fn rebuild(request: &BuildRequest<'_>, of: &Build) -> Result<BuildOutcome> {
     let plan = packages::plan(&request, &merged, &imported)?;
     // Those of a base of packages stand in its layer.
     pins.lock.packages = if lock.suite.is_some() { lock.packages } else { plan.pins() };
+    pins.lock.kept.clone_from(&plan.kept);
     finish(&request, &merged, imported, pins, &plan, None)
 }
 

@@ -17,9 +17,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let started = Instant::now();
     let mut said = std::io::stderr().lock();
-    let read = |path: &str| -> Result<Packages, Box<dyn Error>> { Ok(Packages::parse(fs::read_to_string(path)?)?) };
-    let installed = read(status)?;
-    let packages: Vec<Packages> = indices.split(',').map(read).collect::<Result<_, _>>()?;
+    let installed = Packages::parse(fs::read_to_string(status)?)?;
+    let mut packages = Vec::new();
+    for path in indices.split(',') {
+        let (index, left_out) = Packages::parse_index(fs::read_to_string(path)?)?;
+        if let Some(first) = left_out.first {
+            writeln!(said, "{path}: {} packages are left out: {first}", left_out.count)?;
+        }
+        packages.push(index);
+    }
     writeln!(said, "read after {:?}", started.elapsed())?;
     let (remove, install): (Vec<String>, Vec<String>) = names.iter().cloned().partition(|it| it.ends_with('-'));
     let remove = remove.iter().map(|it| it.trim_end_matches('-').to_owned()).collect();

@@ -10,6 +10,9 @@ use std::collections::HashMap;
 /// The largest index that is taken, in bytes; Debian's largest has some sixty million.
 pub const INDEX_MAX: usize = 1 << 30;
 
+/// The fields that name other packages and count.
+const RELATIONS: [&str; 5] = ["Pre-Depends", "Depends", "Conflicts", "Breaks", "Provides"];
+
 /// The packages of one text.
 #[derive(Debug, Default)]
 pub struct Packages {
@@ -47,6 +50,14 @@ pub enum IndexError {
         /// The field.
         field: &'static str,
     },
+    /// Its name is none that a package may have (Debian Policy 5.6.7).
+    #[error("paragraph {number}: `{name}` is no name of a package")]
+    Name {
+        /// Counted from 1.
+        number: usize,
+        /// What stands there.
+        name: String,
+    },
     /// A field cannot be understood.
     #[error("{field} of {package}: {reason}")]
     Value {
@@ -57,6 +68,22 @@ pub enum IndexError {
         /// Why.
         reason: String,
     },
+}
+
+/// What was left out of an index, as it could not be understood.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many packages.
+    pub count: usize,
+    /// Why the first of them.
+    pub first: Option<IndexError>,
+}
+
+impl LeftOut {
+    fn add(&mut self, error: IndexError) {
+        self.count += 1;
+        self.first.get_or_insert(error);
+    }
 }
 
 /// One package of an index.
@@ -90,6 +117,36 @@ impl Packages {
     /// # Errors
     /// When a paragraph is no package.
     pub fn parse(text: String) -> Result<Packages, IndexError> {
+        Packages::read(text, Err)
+    }
+
+    /// Reads an index whose packages somebody else made: one that cannot be understood is left out, as one of thousands is no
+    /// reason to have none.
+    ///
+    /// # Errors
+    /// When it is too large.
+    pub fn parse_index(text: String) -> Result<(Packages, LeftOut), IndexError> {
+        let mut left_out = LeftOut::default();
+        let mut packages = Packages::read(text, |error| {
+            left_out.add(error);
+            Ok(())
+        })?;
+        let mut odd = Vec::new();
+        for (number, package) in packages.iter().enumerate() {
+            if let Err(error) = package.check(number + 1) {
+                left_out.add(error);
+                odd.push(number);
+            }
+        }
+        let mut number = 0;
+        packages.entries.retain(|_| {
+            number += 1;
+            odd.binary_search(&(number - 1)).is_err()
+        });
+        Ok((packages, left_out))
+    }
+
+    fn read(text: String, mut wrong: impl FnMut(IndexError) -> Result<(), IndexError>) -> Result<Packages, IndexError> {
         if text.len() > INDEX_MAX {
             return Err(IndexError::TooLarge);
         }
@@ -114,10 +171,13 @@ impl Packages {
                     break;
                 }
             }
-            let missing = |field| IndexError::Field { number: number + 1, field };
+            let Some(name) = name else {
+                wrong(IndexError::Field { number: number + 1, field: "Package" })?;
+                continue;
+            };
             entries.push(Entry {
                 paragraph: span(paragraph.text()),
-                name: name.ok_or_else(|| missing("Package"))?,
+                name,
                 // dpkg's database has packages without any, of which only the choice of a user is left.
                 version: version.unwrap_or_default(),
                 architecture: architecture.unwrap_or_default(),
@@ -175,6 +235,25 @@ impl<'a> Package<'a> {
         self.paragraph
     }
 
+    /// Sees that all can be understood that decides whether it is chosen; `number` is its place.
+    fn check(&self, number: usize) -> Result<(), IndexError> {
+        let is_name = self.name.bytes().all(|it| it.is_ascii_alphanumeric() || b"+-.".contains(&it))
+            && self.name.starts_with(|it: char| it.is_ascii_alphanumeric());
+        if !is_name {
+            return Err(IndexError::Name { number, name: self.name.chars().take(80).collect() });
+        }
+        if self.architecture.is_empty() {
+            return Err(IndexError::Field { number, field: "Architecture" });
+        }
+        self.parsed_version()?;
+        for (field, value) in self.paragraph.fields() {
+            if let Some(field) = RELATIONS.iter().find(|it| it.eq_ignore_ascii_case(field)) {
+                relations(value).map_err(|error: RelationError| self.wrong(field, error))?;
+            }
+        }
+        Ok(())
+    }
+
     fn wrong(&self, field: &'static str, reason: impl ToString) -> IndexError {
         IndexError::Value { package: self.name.to_owned(), field, reason: reason.to_string() }
     }
@@ -201,6 +280,11 @@ impl<'a> Package<'a> {
         self.get("Essential").is_some_and(|it| it.eq_ignore_ascii_case("yes"))
     }
 
+    /// Whether it is to be removed only by somebody who insists: dpkg's `Protected`, apt's `Important`.
+    pub fn is_protected(&self) -> bool {
+        ["Protected", "Important"].iter().any(|field| self.get(field).is_some_and(|it| it.eq_ignore_ascii_case("yes")))
+    }
+
     /// What it is to other architectures.
     pub fn multi_arch(&self) -> MultiArch {
         match self.get("Multi-Arch") {
@@ -214,6 +298,16 @@ impl<'a> Package<'a> {
     /// The state of a package in dpkg's database: the third word of `Status`, such as `installed`. An index has none.
     pub fn state(&self) -> Option<&'a str> {
         self.get("Status")?.split_ascii_whitespace().nth(2)
+    }
+
+    /// Whether dpkg's database has it as installed: configured, whatever triggers wait for (deb-triggers(5)).
+    pub fn is_installed(&self) -> bool {
+        matches!(self.state(), Some("installed" | "triggers-awaited" | "triggers-pending"))
+    }
+
+    /// Whether it is on hold: it must not change (dpkg(1), "Package selection states").
+    pub fn is_held(&self) -> bool {
+        self.get("Status").and_then(|it| it.split_ascii_whitespace().next()) == Some("hold")
     }
 }
 
@@ -240,6 +334,50 @@ mod tests {
             error.to_string(),
             "Depends of a: `b (` is no relation to a package, such as `name` or `name (>= 1.0)`"
         );
+    }
+
+    #[test]
+    fn what_the_database_says() {
+        for (status, installed, held) in [
+            ("install ok installed", true, false),
+            ("hold ok installed", true, true),
+            ("install ok triggers-awaited", true, false),
+            ("install ok triggers-pending", true, false),
+            ("deinstall ok config-files", false, false),
+            ("install ok half-configured", false, false),
+            ("install ok unpacked", false, false),
+        ] {
+            let packages = Packages::parse(format!("Package: a\nStatus: {status}\n")).unwrap();
+            let package = packages.get(0).unwrap();
+            assert_eq!((package.is_installed(), package.is_held()), (installed, held), "{status}");
+        }
+        for (field, wanted) in [("Protected: yes", true), ("Important: yes", true), ("Protected: no", false)] {
+            let packages = Packages::parse(format!("Package: a\n{field}\n")).unwrap();
+            assert_eq!(packages.get(0).unwrap().is_protected(), wanted, "{field}");
+        }
+    }
+
+    #[test]
+    fn odd_packages_of_an_index_are_left_out() {
+        let good = "Package: good\nVersion: 1\nArchitecture: all\n";
+        for (odd, reason) in [
+            ("Version: 1\n", "paragraph 2 has no field `Package`"),
+            ("Package: a\nArchitecture: all\n", "Version of a: "),
+            ("Package: a\nVersion: 1\n", "paragraph 2 has no field `Architecture`"),
+            ("Package: --a\nVersion: 1\nArchitecture: all\n", "paragraph 2: `--a` is no name of a package"),
+            ("Package: a\nVersion: 1 2\nArchitecture: all\n", "Version of a: "),
+            ("Package: a\nVersion: 1\nArchitecture: all\nDepends: b (\n", "Depends of a: `b (` is no relation"),
+            ("Package: a\nVersion: 1\nArchitecture: all\nprovides: b c\n", "Provides of a: `b c` is no relation"),
+        ] {
+            let text = format!("{good}\n{odd}\n{good}\nPackage: more odd\nVersion: 1\nArchitecture: all\n");
+            let (packages, left_out) = Packages::parse_index(text).unwrap();
+            assert_eq!((packages.len(), left_out.count), (2, 2), "{odd}");
+            let first = left_out.first.unwrap().to_string();
+            assert!(first.starts_with(reason), "{odd}: {first}");
+        }
+        // What does not count is not looked at.
+        let text = format!("{good}Recommends: b (\n");
+        assert_eq!(Packages::parse_index(text).unwrap().1, LeftOut::default());
     }
 
     #[test]

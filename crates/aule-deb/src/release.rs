@@ -1,6 +1,9 @@
 //! `Release`: what a suite is, until when it counts, and the digest of every index (wiki.debian.org, DebianRepository/Format).
 
-use crate::control::{Paragraph, lines};
+use crate::{
+    control::{Paragraph, lines},
+    sources::SourceList,
+};
 use std::collections::BTreeMap;
 
 /// The largest `Release` file, in bytes; Debian's have some 200,000.
@@ -27,6 +30,13 @@ pub struct Release {
     pub not_automatic: bool,
     /// See [`Release::not_automatic`].
     pub automatic_upgrades: bool,
+    /// Its architectures, `all` among them where packages of no architecture have indices of their own.
+    pub architectures: Vec<String>,
+    /// Its components; where it does not say them, those of the indices that it lists.
+    pub components: Vec<String>,
+    /// Whether the indices of an architecture have all packages of no architecture, too
+    /// (`No-Support-for-Architecture-all: Packages`).
+    pub all_included: bool,
     /// Size and SHA-256 of each file, by its path below the suite.
     pub files: BTreeMap<String, Listed>,
 }
@@ -38,6 +48,29 @@ pub struct Listed {
     pub size: u64,
     /// Its SHA-256.
     pub sha256: [u8; 32],
+}
+
+/// An index of packages that a source asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// The component that it is of; empty where the source has none.
+    pub component: String,
+    /// Its path below the suite, without what says how it is compressed.
+    pub path: String,
+    /// The path of the form that is smallest to fetch, with what is listed of it; `None` where there is none.
+    pub form: Option<(String, Listed)>,
+}
+
+impl Index {
+    /// Where its form lies below the suite: by its digest, or by its name.
+    pub fn address(&self, by_hash: bool) -> Option<String> {
+        let (path, listed) = self.form.as_ref()?;
+        let directory = path.rsplit_once('/').map_or(String::new(), |(directory, _)| format!("{directory}/"));
+        match by_hash {
+            true => Some(format!("{directory}by-hash/SHA256/{}", hex::encode(listed.sha256))),
+            false => Some(path.clone()),
+        }
+    }
 }
 
 /// Why a text is no `Release`.
@@ -86,7 +119,16 @@ impl Release {
         if files.is_empty() {
             return Err(ReleaseError::NoDigests);
         }
+        let words = |name: &str| field(name).split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let mut components = words("Components");
+        if components.is_empty() {
+            components = files.keys().filter_map(|it| it.split_once("/binary-")).map(|(it, _)| it.to_owned()).collect();
+            components.dedup();
+        }
         Ok(Release {
+            architectures: words("Architectures"),
+            components,
+            all_included: words("No-Support-for-Architecture-all").iter().any(|it| it == "Packages"),
             origin: field("Origin").into(),
             suite: field("Suite").into(),
             codename: field("Codename").into(),
@@ -107,6 +149,47 @@ impl Release {
             (true, true) => 100,
             (false, _) => 500,
         }
+    }
+
+    /// Whether it is of the suite that a source asks for: its name or its codename, in which what follows the last slash does
+    /// not count, as in `stable/updates` (apt, `pkgAcqMetaBase::VerifyVendor`).
+    pub fn is_of_suite(&self, asked: &str) -> bool {
+        let short = asked.rsplit_once('/').map_or(asked, |(suite, _)| suite);
+        [&self.suite, &self.codename].iter().any(|it| !it.is_empty() && (*it == asked || *it == short))
+    }
+
+    /// The indices of packages of a source that count on an architecture, by component; those of packages of no architecture
+    /// only where they are not in the others.
+    pub fn indices(&self, source: &SourceList, architecture: &str) -> Vec<Index> {
+        let index = |component: &str, path: String| {
+            let forms = self.forms(&path).into_iter().next();
+            Index { component: component.to_owned(), path, form: forms }
+        };
+        if source.is_flat() {
+            return vec![index("", "Packages".into())];
+        }
+        if !source.has(architecture) {
+            return Vec::new();
+        }
+        let supports = |it: &str| self.architectures.is_empty() || self.architectures.iter().any(|own| own == it);
+        let mut indices = Vec::new();
+        for component in &source.components {
+            indices.push(index(component, format!("{component}/binary-{architecture}/Packages")));
+            if !self.all_included && supports("all") {
+                indices.push(index(component, format!("{component}/binary-all/Packages")));
+            }
+        }
+        indices
+    }
+
+    /// The components that a source names and this suite does not have.
+    pub fn unknown_components<'s>(&self, source: &'s SourceList) -> Vec<&'s str> {
+        // Suites in a directory of their own have longer names: `updates/main`.
+        let is_known = |it: &str| {
+            let ends = |own: &String| own.rsplit_once('/').is_some_and(|(_, last)| last == it);
+            self.components.iter().any(|own| own == it || ends(own))
+        };
+        source.components.iter().map(String::as_str).filter(|it| !is_known(it)).collect()
     }
 
     /// The forms in which an index is there, those that are smallest to fetch first: its path and what is listed of it.
@@ -152,6 +235,7 @@ fn seconds(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::one_line;
 
     const DIGEST: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -170,6 +254,88 @@ mod tests {
             forms.iter().map(|(name, it)| (name.as_str(), it.size)).collect::<Vec<_>>(),
             [("main/binary-arm64/Packages.gz", 7), ("main/binary-arm64/Packages", 0)]
         );
+    }
+
+    #[test]
+    fn suites_are_called_by_either_name() {
+        for (suite, codename, asked, wanted) in [
+            ("stable", "trixie", "trixie", true),
+            ("stable", "trixie", "stable", true),
+            ("stable", "trixie", "bookworm", false),
+            ("stable", "trixie", "Trixie", false),
+            ("stable-security", "trixie-security", "trixie-security", true),
+            ("stable-security", "trixie-security", "stable", false),
+            ("stable-updates", "bookworm-updates", "bookworm-updates", true),
+            // Ubuntu's all have the same codename.
+            ("noble-updates", "noble", "noble-updates", true),
+            ("noble-updates", "noble", "jammy-updates", false),
+            // Before bullseye.
+            ("oldstable", "buster", "buster/updates", true),
+            ("oldstable", "buster", "oldstable/updates", true),
+            ("oldstable", "buster", "stretch/updates", false),
+            ("oldstable", "buster", "updates", false),
+            ("", "trixie", "trixie", true),
+            ("", "", "trixie", false),
+            ("", "", "/x", false),
+        ] {
+            let release =
+                Release::parse(&format!("Suite: {suite}\nCodename: {codename}\nSHA256:\n {DIGEST} 1 a\n")).unwrap();
+            assert_eq!(release.is_of_suite(asked), wanted, "{asked} is {suite} ({codename})");
+        }
+    }
+
+    #[test]
+    fn indices_of_a_source() {
+        let source = |text: &str| one_line(text).unwrap().remove(0);
+        let found = |fields: &str, files: &[&str], text: &str| {
+            let files: String = files.iter().map(|it| format!(" {DIGEST} 1 {it}\n")).collect();
+            let release = Release::parse(&format!("{fields}SHA256:\n{files}")).unwrap();
+            let source = source(text);
+            let indices = release.indices(&source, "arm64");
+            let forms: Vec<String> = indices.into_iter().filter_map(|it| it.address(false)).collect();
+            (forms, release.unknown_components(&source).into_iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        let (arm64, all) = ("main/binary-arm64/Packages.xz", "main/binary-all/Packages.xz");
+        let both = [arm64, all];
+        let line = "deb http://a s main";
+        let separate = "Architectures: all arm64\n";
+        let included = "Architectures: all arm64\nNo-Support-for-Architecture-all: Packages\n";
+        for (fields, files, text, wanted, unknown) in [
+            (separate, &both[..], line, &both[..], ""),
+            (included, &both, line, &both[..1], ""),
+            ("", &both, line, &both, ""),
+            ("Architectures: arm64\n", &both, line, &both[..1], ""),
+            ("Architectures: all\n", &both[1..], line, &both[1..], ""),
+            (separate, &both[..1], line, &both[..1], ""),
+            (separate, &both, "deb [arch=armhf] http://a s main", &[], ""),
+            (separate, &both, "deb [arch-=arm64] http://a s main", &[], ""),
+            (separate, &both, "deb http://a s mian main", &both, "mian"),
+            ("Components: main contrib\n", &both, "deb http://a s contrib free", &[], "free"),
+            ("Components: updates/main\n", &both, line, &both, ""),
+        ] {
+            let (forms, found) = found(fields, files, text);
+            assert_eq!(
+                (forms.as_slice(), found.join(" ").as_str()),
+                (&wanted.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>()[..], unknown),
+                "{fields}{text}"
+            );
+        }
+        for flat in ["deb http://a ./", "deb http://a /", "deb http://a x/"] {
+            assert_eq!(found("", &["Packages.gz"], flat).0, ["Packages.gz"], "{flat}");
+        }
+    }
+
+    #[test]
+    fn indices_by_digest() {
+        let index = |path: &str| {
+            let release = Release::parse(&format!("SHA256:\n {DIGEST} 1 {path}\n")).unwrap();
+            let line = if path.contains('/') { "deb http://a s main" } else { "deb http://a ./" };
+            release.indices(&one_line(line).unwrap()[0], "arm64").remove(0)
+        };
+        for (path, directory) in [("Packages.gz", ""), ("main/binary-arm64/Packages", "main/binary-arm64/")] {
+            let wanted = format!("{directory}by-hash/SHA256/{DIGEST}");
+            assert_eq!((index(path).address(true), index(path).address(false)), (Some(wanted), Some(path.into())));
+        }
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Solution<'a> {
     pub install: Vec<(usize, Package<'a>)>,
     /// Packages that go, by name.
     pub remove: Vec<Package<'a>>,
+    /// Packages that were asked for and are there as they should be, by name.
+    pub kept: Vec<Package<'a>>,
 }
 
 /// Why there is no solution.
@@ -84,7 +86,43 @@ pub enum ResolveError {
         /// Packages that provide it.
         by: Vec<String>,
     },
+    /// It must not be removed.
+    #[error("`{name}` cannot be removed: it is {why}")]
+    Stays {
+        /// The package.
+        name: String,
+        /// What it is.
+        why: &'static str,
+    },
+    /// It is on hold, and another version is asked for.
+    #[error("`{name}` is on hold in version {there}, and version {wanted} is asked for")]
+    Held {
+        /// The package.
+        name: String,
+        /// Its version.
+        there: String,
+        /// The version that was asked for.
+        wanted: String,
+    },
     /// What is wanted contradicts itself.
-    #[error("the packages cannot be installed together:\n{0}")]
-    Contradiction(String),
+    #[error("the packages cannot be installed together:{}", .0.iter().map(|it| format!("\n{it}")).collect::<String>())]
+    Contradiction(Vec<Reason>),
+}
+
+/// Something that is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// What it is, in one line.
+    pub what: String,
+    /// How it came that the packages are needed, from what was asked for, each in one line.
+    pub ways: Vec<String>,
+    /// The names of packages that were asked for with which the ways begin.
+    pub asked: Vec<String>,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)?;
+        self.ways.iter().try_for_each(|way| write!(f, "\n  {way}"))
+    }
 }

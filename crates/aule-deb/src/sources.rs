@@ -1,9 +1,9 @@
 //! Where packages come from: `sources.list` in both of its forms (sources.list(5)).
 
-use crate::control::{lines, paragraphs};
+use crate::control::paragraphs;
 
 /// The sources of one suite.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceList {
     /// Where the archive is, without a slash at its end.
     pub uri: String,
@@ -13,6 +13,8 @@ pub struct SourceList {
     pub components: Vec<String>,
     /// Only these architectures; all where it is empty.
     pub architectures: Vec<String>,
+    /// Not these.
+    pub without: Vec<String>,
     /// Who must have signed it.
     pub signed_by: SignedBy,
     /// Whether it counts without any signature. Nothing here honours that.
@@ -28,7 +30,7 @@ pub enum SignedBy {
     /// Those in these files of the system.
     Files(Vec<String>),
     /// Only these, by their fingerprints, of those that the system trusts.
-    Fingerprints(Vec<String>),
+    Fingerprints(Vec<Fingerprint>),
     /// These, which stand in the file of sources itself.
     Keys(String),
 }
@@ -44,24 +46,55 @@ pub struct SourcesError {
 }
 
 impl SignedBy {
-    fn parse(value: &str) -> SignedBy {
+    fn parse(value: &str) -> Result<SignedBy, String> {
         let words: Vec<String> =
             value.split([' ', ',', '\n', '\t']).filter(|it| !it.is_empty()).map(str::to_owned).collect();
         if value.contains("-----BEGIN PGP") {
             // Lines of a field begin with a space, and empty ones are a full stop.
             let lines = value.lines().map(str::trim).map(|line| if line == "." { "" } else { line });
-            SignedBy::Keys(lines.map(|line| format!("{line}\n")).collect())
+            Ok(SignedBy::Keys(lines.map(|line| format!("{line}\n")).collect()))
         } else if words.is_empty() {
-            SignedBy::System
+            Ok(SignedBy::System)
         } else if words.iter().all(|it| it.starts_with('/')) {
-            SignedBy::Files(words)
+            Ok(SignedBy::Files(words))
         } else {
-            SignedBy::Fingerprints(words)
+            words.iter().map(|it| it.parse()).collect::<Result<_, _>>().map(SignedBy::Fingerprints)
         }
     }
 }
 
-/// The sources of a file in the form of one line each (`*.list`). Those of source code are left out.
+/// The fingerprint of a key or of one of its subkeys (RFC 9580, 5.5.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// In upper-case hex: 40 digits of a key of version 4, 64 of a later one.
+    digits: String,
+    /// Whether it is this key alone, and not what its subkeys sign: it ends with `!`.
+    alone: bool,
+}
+
+impl Fingerprint {
+    /// Whether it means the key `signer`, which is `primary` itself or one of its subkeys; both in hex.
+    pub fn means(&self, signer: &str, primary: &str) -> bool {
+        let is = |it: &str| it.eq_ignore_ascii_case(&self.digits);
+        is(signer) || !self.alone && is(primary)
+    }
+}
+
+impl std::str::FromStr for Fingerprint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Fingerprint, String> {
+        let digits = text.strip_suffix('!').unwrap_or(text);
+        // What is shorter can be made again by anybody.
+        if !matches!(digits.len(), 40 | 64) || !digits.bytes().all(|it| it.is_ascii_hexdigit()) {
+            let text: String = text.chars().take(80).collect();
+            return Err(format!("`{text}` in Signed-By is neither the path of a file of keys nor a whole fingerprint"));
+        }
+        Ok(Fingerprint { digits: digits.to_ascii_uppercase(), alone: digits.len() < text.len() })
+    }
+}
+
+/// The sources of a file in the form of one line each (`*.list`). Those of source code and of discs are left out.
 ///
 /// # Errors
 /// The first line that cannot be understood.
@@ -87,24 +120,24 @@ pub fn one_line(text: &str) -> Result<Vec<SourceList>, SourcesError> {
             Some(rest) => rest.split_once(']').ok_or_else(|| wrong("`[` is not closed"))?,
             None => ("", rest),
         };
+        // Names of discs have spaces in brackets, and nothing here could ask for one.
+        if rest.trim_start().starts_with("cdrom:") {
+            continue;
+        }
         let mut words = rest.split_ascii_whitespace().map(str::to_owned);
         let (Some(uri), Some(suite)) = (words.next(), words.next()) else {
             return Err(wrong("a URI and a suite are expected"));
         };
-        let mut source = SourceList {
-            uri: uri.trim_end_matches('/').to_owned(),
-            suite,
-            components: words.collect(),
-            architectures: Vec::new(),
-            signed_by: SignedBy::System,
-            trusted: false,
-        };
+        let mut source = SourceList::of(&uri, &suite, words.collect()).map_err(|reason| wrong(&reason))?;
         for option in options.split_ascii_whitespace() {
             let (name, value) = option.split_once('=').ok_or_else(|| wrong("an option is `name=value`"))?;
-            match name.trim_end_matches(['+', '-']) {
-                "arch" => source.architectures = value.split(',').map(str::to_owned).collect(),
-                "signed-by" => source.signed_by = SignedBy::parse(value),
-                "trusted" => source.trusted = value == "yes",
+            let words = || value.split(',').filter(|it| !it.is_empty()).map(str::to_owned).collect();
+            match name {
+                "arch" => source.architectures = words(),
+                // (`arch+` adds to those that the system has anyway.)
+                "arch-" => source.without = words(),
+                "signed-by" => source.signed_by = SignedBy::parse(value).map_err(|reason| wrong(&reason))?,
+                "trusted" => source.trusted = truth(value) == Some(true),
                 _ => {}
             }
         }
@@ -113,40 +146,55 @@ pub fn one_line(text: &str) -> Result<Vec<SourceList>, SourcesError> {
     Ok(sources)
 }
 
-/// The sources of a file in the form of paragraphs (`*.sources`). Those of source code, and those that are off, are left out.
+/// The sources of a file in the form of paragraphs (`*.sources`). Those of source code and of discs, and those that are off, are
+/// left out.
 ///
 /// # Errors
 /// The first paragraph that cannot be understood.
 pub fn deb822(text: &str) -> Result<Vec<SourceList>, SourcesError> {
     let mut sources = Vec::new();
-    for paragraph in paragraphs(text).filter(|it| it.fields().next().is_some()) {
-        let line = line_of(text, paragraph.text());
+    // A comment is no line at all: a field goes on after it.
+    let (mut plain, mut numbers) = (String::new(), Vec::new());
+    for (number, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| !line.starts_with('#')) {
+        plain.push_str(line);
+        numbers.push(number + 1);
+    }
+    for paragraph in paragraphs(&plain).filter(|it| it.fields().next().is_some()) {
+        let line = numbers.get(lines_before(&plain, paragraph.text())).copied().unwrap_or(1);
         let wrong = |reason: &str| SourcesError { line, reason: reason.into() };
         let words = |field: &str| -> Vec<String> {
             let value = paragraph.get(field).unwrap_or_default();
-            lines(value)
-                .filter(|it| !it.starts_with('#'))
-                .flat_map(str::split_ascii_whitespace)
-                .map(str::to_owned)
-                .collect()
+            value.split_ascii_whitespace().map(str::to_owned).collect()
         };
-        let is = |field: &str, wanted: &str| paragraph.get(field).is_some_and(|it| it.eq_ignore_ascii_case(wanted));
-        if is("Enabled", "no") || !words("Types").iter().any(|it| it == "deb") {
+        let truth = |field: &str| truth(paragraph.get(field).unwrap_or_default());
+        if truth("Enabled") == Some(false) {
+            continue;
+        }
+        let types = words("Types");
+        if let Some(kind) = types.iter().find(|it| !matches!(it.as_str(), "deb" | "deb-src")) {
+            return Err(wrong(&format!("`{kind}` is no type of a source")));
+        }
+        if types.is_empty() {
+            return Err(wrong("`Types` is expected"));
+        }
+        if !types.iter().any(|it| it == "deb") {
             continue;
         }
         let (uris, suites) = (words("URIs"), words("Suites"));
         if uris.is_empty() || suites.is_empty() {
             return Err(wrong("`URIs` and `Suites` are expected"));
         }
-        for uri in &uris {
+        let signed_by =
+            SignedBy::parse(paragraph.get("Signed-By").unwrap_or_default()).map_err(|reason| wrong(&reason))?;
+        for uri in uris.iter().filter(|uri| !uri.starts_with("cdrom:")) {
             for suite in &suites {
+                let source = SourceList::of(uri, suite, words("Components")).map_err(|reason| wrong(&reason))?;
                 sources.push(SourceList {
-                    uri: uri.trim_end_matches('/').to_owned(),
-                    suite: suite.clone(),
-                    components: words("Components"),
                     architectures: words("Architectures"),
-                    signed_by: SignedBy::parse(paragraph.get("Signed-By").unwrap_or_default()),
-                    trusted: is("Trusted", "yes"),
+                    without: words("Architectures-Remove"),
+                    signed_by: signed_by.clone(),
+                    trusted: truth("Trusted") == Some(true),
+                    ..source
                 });
             }
         }
@@ -154,31 +202,55 @@ pub fn deb822(text: &str) -> Result<Vec<SourceList>, SourcesError> {
     Ok(sources)
 }
 
-/// The line at which a part of a text begins.
-fn line_of(text: &str, part: &str) -> usize {
+/// A word for yes or no, as apt takes them (`StringToBool`).
+fn truth(word: &str) -> Option<bool> {
+    let is = |words: &[&str]| words.iter().any(|it| it.eq_ignore_ascii_case(word));
+    match (is(&["yes", "true", "with", "on", "enable", "1"]), is(&["no", "false", "without", "off", "disable", "0"])) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    }
+}
+
+/// How many lines of a text are before a part of it.
+fn lines_before(text: &str, part: &str) -> usize {
     let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    text.get(..start).unwrap_or_default().lines().count() + 1
+    text.get(..start).unwrap_or_default().lines().count()
 }
 
 impl SourceList {
+    /// A source that trusts what the system trusts, for all architectures.
+    fn of(uri: &str, suite: &str, components: Vec<String>) -> Result<SourceList, String> {
+        match (suite.ends_with('/'), components.is_empty()) {
+            (true, false) => Err(format!("`{suite}` is the directory of an index, and has no components")),
+            (false, true) => Err(format!("the components of `{suite}` are expected")),
+            _ => Ok(SourceList {
+                uri: uri.trim_end_matches('/').to_owned(),
+                suite: suite.to_owned(),
+                components,
+                ..SourceList::default()
+            }),
+        }
+    }
+
+    /// Whether it is a directory with an index, without a suite's structure.
+    pub fn is_flat(&self) -> bool {
+        self.suite.ends_with('/')
+    }
+
     /// Where the suite's `InRelease` and `Release` lie, below the URI; with a slash at its end.
     pub fn directory(&self) -> String {
-        if self.suite.ends_with('/') {
+        if self.is_flat() {
             let suite = self.suite.trim_start_matches("./");
             return suite.trim_start_matches('/').to_owned();
         }
         format!("dists/{}/", self.suite)
     }
 
-    /// The indices of an architecture, below [`SourceList::directory`].
-    pub fn indices(&self, architecture: &str) -> Vec<String> {
-        if self.suite.ends_with('/') {
-            return vec!["Packages".into()];
-        }
-        if !self.architectures.is_empty() && !self.architectures.iter().any(|it| it == architecture) {
-            return Vec::new();
-        }
-        self.components.iter().map(|component| format!("{component}/binary-{architecture}/Packages")).collect()
+    /// Whether it has anything for an architecture.
+    pub fn has(&self, architecture: &str) -> bool {
+        let named = |all: &[String]| all.iter().any(|it| it == architecture);
+        (self.architectures.is_empty() || named(&self.architectures)) && !named(&self.without)
     }
 }
 
@@ -186,22 +258,45 @@ impl SourceList {
 mod tests {
     use super::*;
 
+    /// URI, suite and components of each.
+    fn shown(sources: &[SourceList]) -> Vec<String> {
+        sources.iter().map(|it| format!("{} {} {}", it.uri, it.suite, it.components.join(","))).collect()
+    }
+
     #[test]
     fn lines_are_read() {
-        let text = "# a comment\n\ndeb-src http://a b c\ndeb [arch=arm64,armhf signed-by=/k.gpg] http://a.example/debian/ trixie main contrib # x\ndeb http://b ./\n";
+        let text = "# a comment\n\ndeb-src http://a b c\n\
+                    deb [arch=arm64,armhf signed-by=/k.gpg] http://a.example/debian/ trixie main contrib # x\n\
+                    deb\thttp://b ./\ndeb cdrom:[Debian GNU/Linux 13]/ trixie main\n\
+                    deb [ arch-=armhf trusted=yes lang=en ] http://c stable/updates main\n";
         let sources = one_line(text).unwrap();
-        assert_eq!(sources.len(), 2);
         assert_eq!(
-            (sources[0].uri.as_str(), sources[0].directory().as_str()),
-            ("http://a.example/debian", "dists/trixie/")
+            shown(&sources),
+            ["http://a.example/debian trixie main,contrib", "http://b ./ ", "http://c stable/updates main"]
         );
         assert_eq!(sources[0].signed_by, SignedBy::Files(vec!["/k.gpg".into()]));
-        assert_eq!(sources[0].indices("arm64"), ["main/binary-arm64/Packages", "contrib/binary-arm64/Packages"]);
-        assert_eq!(sources[0].indices("amd64"), [""; 0]);
-        assert_eq!((sources[1].directory().as_str(), sources[1].indices("arm64")), ("", vec!["Packages".into()]));
-        for (text, line) in
-            [("deb", 1), ("\ndeb http://a", 2), ("rpm a b", 1), ("deb [a=b http://a b", 1), ("deb [a] http://a b", 1)]
-        {
+        let has = |number: usize| ["arm64", "armhf", "amd64"].map(|it| sources[number].has(it));
+        assert_eq!((has(0), has(1), has(2)), ([true, true, false], [true; 3], [true, false, true]));
+        assert_eq!(sources.iter().map(|it| it.trusted).collect::<Vec<_>>(), [false, false, true]);
+        let directories: Vec<_> = sources.iter().map(SourceList::directory).collect();
+        assert_eq!(directories, ["dists/trixie/", "", "dists/stable/updates/"]);
+        for (suite, directory) in [("./", ""), ("/", ""), ("a/b/", "a/b/"), ("./a/", "a/"), ("/a/", "a/")] {
+            assert_eq!(one_line(&format!("deb http://b {suite}")).unwrap()[0].directory(), directory, "{suite}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_line() {
+        for (text, line) in [
+            ("deb", 1),
+            ("\ndeb http://a", 2),
+            ("rpm a b", 1),
+            ("deb [a=b http://a b", 1),
+            ("deb [a] http://a b c", 1),
+            ("deb http://a b", 1),
+            ("# x\ndeb http://a b/ main", 2),
+            ("deb [signed-by=0123456789ABCDEF] http://a b main", 1),
+        ] {
             assert_eq!(one_line(text).unwrap_err().line, line, "{text}");
         }
     }
@@ -210,18 +305,99 @@ mod tests {
     fn paragraphs_are_read() {
         let text = "# Ubuntu\nTypes: deb deb-src\nURIs: http://ports.example/ubuntu-ports/\nSuites: noble noble-updates\nComponents: main\n universe\nSigned-By: /usr/share/keyrings/a.gpg\n\nTypes: deb\nURIs: http://b\nSuites: x\nEnabled: no\n\nTypes: deb\nURIs: http://c\nSuites: x/\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n -----END PGP PUBLIC KEY BLOCK-----\n";
         let sources = deb822(text).unwrap();
-        let shown: Vec<_> =
-            sources.iter().map(|it| (it.uri.as_str(), it.suite.as_str(), it.components.len())).collect();
         assert_eq!(
-            shown,
+            shown(&sources),
             [
-                ("http://ports.example/ubuntu-ports", "noble", 2),
-                ("http://ports.example/ubuntu-ports", "noble-updates", 2),
-                ("http://c", "x/", 0)
+                "http://ports.example/ubuntu-ports noble main,universe",
+                "http://ports.example/ubuntu-ports noble-updates main,universe",
+                "http://c x/ "
             ]
         );
         let SignedBy::Keys(keys) = &sources[2].signed_by else { panic!("{:?}", sources[2]) };
         assert_eq!(keys, "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc\n-----END PGP PUBLIC KEY BLOCK-----\n");
-        assert_eq!(deb822("\nTypes: deb\nURIs: http://a\n").unwrap_err().line, 2);
+    }
+
+    #[test]
+    fn fields_of_paragraphs() {
+        const GOOD: &str = "Types: deb\nURIs: http://a\nSuites: s\nComponents: c\n";
+        let one = ["http://a s c"];
+        let cases: &[(&str, &[&str])] = &[
+            (GOOD, &one),
+            ("types: deb\nuris: http://a/\nsuites: s\ncomponents: c\n", &one),
+            ("Types: deb-src\nURIs: http://a\nSuites: s\nComponents: c\n", &[]),
+            (
+                "Types: deb\nURIs: http://a http://b\nSuites: s t\nComponents: c d\n",
+                &["http://a s c,d", "http://a t c,d", "http://b s c,d", "http://b t c,d"],
+            ),
+            // Comments stand anywhere, also where a field goes on.
+            (
+                "# x\nTypes: deb\n# x: y\nURIs: http://a\nSuites: s\n#\nComponents:\n# z\n c\n#\n d\n",
+                &["http://a s c,d"],
+            ),
+            ("#Types: deb\n#URIs: http://a\n\n", &[]),
+            ("Types: deb\nURIs: cdrom:[Debian]/\nSuites: s\nComponents: c\n", &[]),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(shown(&deb822(text).unwrap()), *wanted, "{text}");
+        }
+        for (more, wanted) in [
+            ("Enabled: no", 0),
+            ("Enabled: False", 0),
+            ("Enabled: 0", 0),
+            ("Enabled: yes", 1),
+            ("Enabled: perhaps", 1),
+            ("#Enabled: no", 1),
+        ] {
+            assert_eq!(deb822(&format!("{GOOD}{more}\n")).unwrap().len(), wanted, "{more}");
+        }
+        for (more, wanted) in [
+            ("Architectures: arm64 armhf", [true, true, false]),
+            ("Architectures-Remove: armhf", [true, false, true]),
+            ("Architectures-Add: armhf", [true; 3]),
+            ("Description: x", [true; 3]),
+        ] {
+            let sources = deb822(&format!("{GOOD}{more}\n")).unwrap();
+            assert_eq!(["arm64", "armhf", "amd64"].map(|it| sources[0].has(it)), wanted, "{more}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_paragraph() {
+        for (text, line) in [
+            ("\nTypes: deb\nURIs: http://a\n", 2),
+            ("# one\n\n# two\nTypes: deb\n", 4),
+            ("URIs: http://a\nSuites: s\nComponents: c\n", 1),
+            ("Types: rpm\n", 1),
+            ("Types: deb\nURIs: http://a\nSuites: s\n", 1),
+            ("Types: deb\nURIs: http://a\nSuites: s/\nComponents: c\n", 1),
+            ("Types: deb\nURIs: http://a\nSuites: s/\nSigned-By: 6ED0E7B8\n", 1),
+        ] {
+            assert_eq!(deb822(text).unwrap_err().line, line, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_are_named_by_whole_fingerprints() {
+        let (primary, subkey, other) = ("A".repeat(40), "b".repeat(40), "C".repeat(64));
+        for (value, signer, wanted) in [
+            (primary.clone(), &primary, true),
+            (primary.clone(), &subkey, true),
+            (subkey.clone(), &subkey, true),
+            (subkey.clone(), &primary, false),
+            (format!("{primary}!"), &primary, true),
+            (format!("{primary}!"), &subkey, false),
+            (format!("{subkey}!"), &subkey, true),
+            (format!("{other}, {}", subkey.to_uppercase()), &subkey, true),
+            (format!("{other}\n {primary}"), &subkey, true),
+            (other.clone(), &subkey, false),
+        ] {
+            let SignedBy::Fingerprints(all) = SignedBy::parse(&value).unwrap() else { panic!("{value}") };
+            assert_eq!(all.iter().any(|it| it.means(signer, &primary)), wanted, "{value} of {signer}");
+        }
+        for value in
+            ["AAAA", &primary[1..], &format!("{primary}A"), &format!("0x{primary}"), &format!("/k.gpg {primary}")]
+        {
+            assert!(SignedBy::parse(value).unwrap_err().contains("fingerprint"), "{value}");
+        }
     }
 }

@@ -26,4 +26,6 @@ pub use partition::{
     Partition, PartitionError, PartitionKind, PartitionTable, TableKind, format_guid, read_partitions,
 };
 pub use read_at::{Cursor, ReadAt, Window};
-pub use verify::{Checksums, ChecksumsError, Signature, SignatureError, Verified, verify_signature};
+pub use verify::{
+    Checksums, ChecksumsError, Signature, SignatureError, Verified, verify_signature, verify_signature_by,
+};

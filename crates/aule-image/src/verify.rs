@@ -37,6 +37,8 @@ pub enum Signature<'a> {
 pub struct Verified {
     /// Fingerprint of the key that signed (a subkey, where it has one for signing), in upper-case hex.
     pub fingerprint: String,
+    /// Fingerprint of the primary key that it belongs to, or is.
+    pub primary: String,
     /// The first user id of the key, such as `Name <address>`; empty when it has none.
     pub user_id: String,
     /// When it was signed.
@@ -139,6 +141,21 @@ pub fn verify_signature(
     keyring: &[u8],
     now: Option<Timestamp>,
 ) -> Result<Verified, SignatureError> {
+    verify_signature_by(signed, signature, keyring, now, &|_, _| true)
+}
+
+/// As [`verify_signature`], where only some keys of the keyring count: `counts` is asked with the fingerprints of a key and of
+/// its primary key, in upper-case hex.
+///
+/// # Errors
+/// As [`verify_signature`]; a signature by a key that does not count is one by an unknown key.
+pub fn verify_signature_by(
+    signed: &[u8],
+    signature: Signature<'_>,
+    keyring: &[u8],
+    now: Option<Timestamp>,
+    counts: &dyn Fn(&str, &str) -> bool,
+) -> Result<Verified, SignatureError> {
     let keyring = Keyring::parse(keyring)?;
     let (signatures, hashed, text) = match signature {
         Signature::Detached(bytes) => (detached(bytes)?, signed.to_vec(), signed.to_vec()),
@@ -150,8 +167,10 @@ pub fn verify_signature(
     let mut unknown = Vec::new();
     let mut worst: Option<SignatureError> = None;
     for signature in &signatures {
-        match check(signature, &hashed, &keyring, now) {
-            Ok(Some((fingerprint, user_id, time))) => return Ok(Verified { fingerprint, user_id, time, text }),
+        match check(signature, &hashed, &keyring, now, counts) {
+            Ok(Some(Signer { fingerprint, primary, user_id, time })) => {
+                return Ok(Verified { fingerprint, primary, user_id, time, text });
+            }
             Ok(None) => unknown.extend(issuers(signature)),
             Err(error) if worst.as_ref().is_none_or(|worst| worst.weight() < error.weight()) => worst = Some(error),
             Err(_) => {}
@@ -188,19 +207,30 @@ fn clear_signed(bytes: &[u8]) -> Result<ClearSigned, SignatureError> {
     Ok((message.signatures().to_vec(), hashed.into_bytes(), text))
 }
 
-/// `None` when no key of the keyring claims the signature; else fingerprint, user id and time.
+/// Who made a signature, and when.
+struct Signer {
+    fingerprint: String,
+    primary: String,
+    user_id: String,
+    time: Timestamp,
+}
+
+/// `None` when no key of the keyring that counts claims the signature.
 fn check(
     signature: &packet::Signature,
     data: &[u8],
     keyring: &Keyring,
     now: Option<Timestamp>,
-) -> Result<Option<(String, String, Timestamp)>, SignatureError> {
+    counts: &dyn Fn(&str, &str) -> bool,
+) -> Result<Option<Signer>, SignatureError> {
     let mut failure = None;
     for key in keyring.claimed_by(signature) {
-        let fingerprint = key.fingerprint();
-        let result = check_with(signature, data, &key, now);
-        match result {
-            Ok(time) => return Ok(Some((fingerprint, key.user_id(), time))),
+        let (fingerprint, primary) = (key.fingerprint(), key.primary());
+        if !counts(&fingerprint, &primary) {
+            continue;
+        }
+        match check_with(signature, data, &key, now) {
+            Ok(time) => return Ok(Some(Signer { fingerprint, primary, user_id: key.user_id(), time })),
             Err(error) => failure = Some(error),
         }
     }

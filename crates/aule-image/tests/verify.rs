@@ -2,7 +2,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use aule_image::{Signature, SignatureError, Verified, verify_signature};
+use aule_image::{Signature, SignatureError, Verified, verify_signature, verify_signature_by};
 use aule_testkit::gpg::Gpg;
 use aule_tree::Timestamp;
 
@@ -70,8 +70,32 @@ fn a_signing_subkey_counts() {
     let ring = gpg.export(&[], false);
     let verified = verify(TEXT, Signature::Detached(&signature), &ring).unwrap();
     assert_ne!(verified.fingerprint, fingerprint);
+    assert_eq!(verified.primary, fingerprint);
     let late = verify_signature(TEXT, Signature::Detached(&signature), &ring, at(SIGNED_AT + 60 * DAY));
     assert!(matches!(late, Err(SignatureError::Expired { .. })), "{late:?}");
+}
+
+#[test]
+fn only_some_keys_of_a_keyring_count() {
+    let gpg = Gpg::new();
+    for user in ["one", "two"] {
+        gpg.make_key(user, "ed25519", MADE, "never");
+    }
+    let ring = gpg.export(&[], false);
+    let sign = |user: &str| gpg.sign(user, SIGNED, false, &[], TEXT);
+    let (one, two) = (sign("one"), sign("two"));
+    let by = |signature: &[u8]| verify(TEXT, Signature::Detached(signature), &ring).unwrap().fingerprint;
+    let (first, second) = (by(&one), by(&two));
+    let both = [one.clone(), two].concat();
+    let only = |signature: &[u8], wanted: &str| {
+        let counts = |signer: &str, primary: &str| signer == wanted && primary == wanted;
+        verify_signature_by(TEXT, Signature::Detached(signature), &ring, at(SIGNED_AT + DAY), &counts)
+    };
+    // Whichever signature comes first.
+    for wanted in [&first, &second] {
+        assert_eq!(only(&both, wanted).unwrap().fingerprint, *wanted);
+    }
+    assert!(matches!(only(&one, &second), Err(SignatureError::UnknownKey { .. })));
 }
 
 #[test]

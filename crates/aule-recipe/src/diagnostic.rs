@@ -51,6 +51,9 @@ pub struct Diagnostic {
     /// Other places that matter, such as the first of two duplicates.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub related: Vec<Snippet>,
+    /// More about it, a line an entry.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What to do about it, one hint an entry.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub help: Vec<String>,
@@ -59,7 +62,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A mistake without a place yet.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), at: None, related: Vec::new(), help: Vec::new() }
+        Self { message: message.into(), at: None, related: Vec::new(), notes: Vec::new(), help: Vec::new() }
     }
 
     /// Says where it is.
@@ -86,6 +89,13 @@ impl Diagnostic {
         self
     }
 
+    /// Adds a line that says more.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
     /// Adds a hint.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
@@ -108,6 +118,9 @@ impl fmt::Display for Diagnostic {
             let arrow = if index == 0 { "-->" } else { ":::" };
             write!(f, "\n{:width$}{arrow} {}", "", printable(&snippet.location.to_string()))?;
             write_snippet(f, snippet, width)?;
+        }
+        for note in &self.notes {
+            write!(f, "\n{:width$} = note: {}", "", printable(note))?;
         }
         for help in &self.help {
             write!(f, "\n{:width$} = help: {}", "", printable(help))?;

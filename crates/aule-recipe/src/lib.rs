@@ -29,7 +29,7 @@ pub use canonical::{CanonicalError, canonical, from_canonical, recipe_digest};
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Snippet};
 pub use indexmap::IndexMap;
 pub use load::{Merged, RecipeSet, load};
-pub use lock::{BaseEntry, Lock, LockDifference, LockItem, LockedBase, LockedFile, LockedPackage};
+pub use lock::{BaseEntry, KeptPackage, Lock, LockDifference, LockItem, LockedBase, LockedFile, LockedPackage};
 pub use origins::Origins;
 pub use path::{ImagePath, ImagePathError, LocalPath};
 pub use recipe::{

@@ -18,7 +18,7 @@ use crate::yaml::{KeyRule, Node, Value, emit, parse};
 /// The version that this program writes and reads.
 const VERSION: &str = "1";
 
-const KEYS: &[&str] = &["version", "base", "suite", "packages", "files"];
+const KEYS: &[&str] = &["version", "base", "suite", "packages", "kept", "files"];
 const BASE_KEYS: &[&str] = &["url", "size", "sha256", "verified"];
 const PACKAGE_KEYS: &[&str] = &["name", "version", "architecture", "url", "size", "sha256"];
 const FILE_KEYS: &[&str] = &["url", "size", "sha256"];
@@ -32,6 +32,8 @@ pub struct Lock {
     pub suite: Option<String>,
     /// Every package that an installation brings, sorted by name, architecture and version.
     pub packages: Vec<LockedPackage>,
+    /// Every package that was asked for and that the base had already, sorted.
+    pub kept: Vec<KeptPackage>,
     /// Every fetched file, sorted by URL.
     pub files: Vec<LockedFile>,
 }
@@ -64,6 +66,21 @@ pub struct LockedPackage {
     pub size: u64,
     /// Digest of the `.deb`.
     pub sha256: Sha256,
+}
+
+/// A package that was asked for and that the base had, in the version that was right then: `nano 8.4`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeptPackage {
+    /// Package name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+}
+
+impl fmt::Display for KeptPackage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.version)
+    }
 }
 
 /// One fetched file.
@@ -132,6 +149,11 @@ impl Lock {
             node(Value::Map(entry.0))
         });
         map.put("packages", node(Value::List(packages.collect())));
+        // Most locks have none, and say nothing of it.
+        if !self.kept.is_empty() {
+            let kept: BTreeSet<&KeptPackage> = self.kept.iter().collect();
+            map.strings("kept", &kept.into_iter().map(ToString::to_string).collect::<Vec<_>>());
+        }
         let files: BTreeSet<&LockedFile> = self.files.iter().collect();
         let files = files.into_iter().map(|file| {
             let mut entry = Builder::default();
@@ -221,6 +243,7 @@ impl Lock {
                     if self.suite.as_ref() == Some(suite) {
                         self.suite = None;
                         self.packages.clear();
+                        self.kept.clear();
                     }
                 }
                 LockItem::File(url) => self.files.retain(|file| file.url != *url),
@@ -314,6 +337,10 @@ fn read(cx: &mut Context<'_>, root: &Node) -> Lock {
         let items = cx.list(node, "`packages`");
         lock.packages = items.iter().filter_map(|item| read_package(cx, item)).collect();
     }
+    if let Some(node) = root.get("kept") {
+        let items = cx.list(node, "`kept`");
+        lock.kept = items.iter().filter_map(|item| read_kept(cx, item)).collect();
+    }
     if let Some(node) = root.get("files") {
         let mut seen = BTreeSet::new();
         for item in cx.list(node, "`files`") {
@@ -326,6 +353,7 @@ fn read(cx: &mut Context<'_>, root: &Node) -> Lock {
         }
     }
     lock.packages.sort_unstable();
+    lock.kept.sort_unstable();
     lock.files.sort_unstable();
     lock
 }
@@ -389,6 +417,18 @@ fn read_package(cx: &mut Context<'_>, node: &Node) -> Option<LockedPackage> {
     let sha256 = parsed(cx, node, "sha256", what);
     let (name, architecture, version) = (name?, architecture?, version?);
     Some(LockedPackage { name, architecture, version, url: url?, size: size?, sha256: sha256? })
+}
+
+fn read_kept(cx: &mut Context<'_>, node: &Node) -> Option<KeptPackage> {
+    let text = cx.letters(node, "a kept package")?;
+    let parts = text.split_once(' ').filter(|(name, version)| {
+        !name.is_empty() && !version.is_empty() && !version.contains(|it: char| it == ' ' || it.is_control())
+    });
+    let Some((name, version)) = parts else {
+        cx.report(node.span, format!("`{text}` is no package with its version"), "expected such as `nano 8.4`");
+        return None;
+    };
+    Some(KeptPackage { name: name.to_owned(), version: version.to_owned() })
 }
 
 fn read_file(cx: &mut Context<'_>, node: &Node) -> Option<LockedFile> {

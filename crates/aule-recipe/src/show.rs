@@ -246,7 +246,7 @@ impl Builder {
     }
 
     /// An empty list is left out.
-    fn strings<T: AsRef<str>>(&mut self, key: &str, items: &[T]) {
+    pub(crate) fn strings<T: AsRef<str>>(&mut self, key: &str, items: &[T]) {
         if !items.is_empty() {
             self.put(key, list(items));
         }

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use aule_recipe::{BaseEntry, Lock, LockItem, LockedBase, LockedFile, LockedPackage, Sha256};
+use aule_recipe::{BaseEntry, KeptPackage, Lock, LockItem, LockedBase, LockedFile, LockedPackage, Sha256};
 use aule_recipe::{canonical, from_canonical, recipe_digest, show};
 use common::{files, load_files, one};
 use proptest::prelude::*;
@@ -203,8 +203,20 @@ fn sample_lock() -> Lock {
                 sha256: digest(0x33),
             },
         ],
+        kept: Vec::new(),
         files: vec![LockedFile { url: "https://example.org/a".into(), size: 9, sha256: digest(0x11) }],
     }
+}
+
+#[test]
+fn kept_packages_are_a_line_each() {
+    let kept = |name: &str, version: &str| KeptPackage { name: name.into(), version: version.into() };
+    let lock = Lock { kept: vec![kept("vim", "2:9"), kept("nano", "8.4")], ..sample_lock() };
+    let text = String::from_utf8(lock.to_bytes()).unwrap();
+    assert!(text.contains("\nkept:\n  - nano 8.4\n  - vim 2:9\nfiles:\n"), "{text}");
+    assert_eq!(Lock::parse(text.as_bytes()).unwrap().kept, [kept("nano", "8.4"), kept("vim", "2:9")]);
+    // A lock from before there was such a list.
+    assert_eq!(Lock::parse(&sample_lock().to_bytes()).unwrap().kept, []);
 }
 
 #[test]
@@ -260,6 +272,8 @@ fn a_bad_lock_says_where_and_what_to_do() {
         ),
         ("version: 1\nbase: {url: \"a\\nb\", size: 1, sha256: SUM, verified: no}\n", "control characters"),
         ("version: 1\npackages: [{name: a}]\n", "a package has no `version`"),
+        ("version: 1\nkept: [nano]\n", "`nano` is no package with its version"),
+        ("version: 1\nkept: [a b c]\n", "no package with its version"),
         ("<<<<<<< HEAD\nversion: 1\n=======\n", "error"),
     ] {
         let text = text.replace("SUM", &"1".repeat(64));

@@ -2,7 +2,7 @@
 //! that the store has, and of the others from the signed indices, as far as these list the very same files.
 
 use super::{
-    LOCKED, Origin, Plan, Question, debs, indices, is_of_this_base, not_in_the_lock, solve,
+    Plan, Question, debs, from_all, from_lock, indices, is_of_this_base, not_in_the_lock,
     system::{STATUS, Trusted},
 };
 use crate::{BuildError, BuildRequest, LockMode, Result};
@@ -37,9 +37,9 @@ pub(super) fn answer(
     let own = debs::index(request, &system.architecture, &there)?;
     let all_there = missing.is_empty();
     if all_there {
-        match solve_locked(question, &own) {
+        match from_lock(question, &own, question.locked) {
             Ok(plan) => return Ok(plan),
-            Err(error) if request.lock_mode == LockMode::Locked => return Err(not_in_the_lock(request, &error)),
+            Err(reason) if request.lock_mode == LockMode::Locked => return Err(not_in_the_lock(request, &reason)),
             Err(_) => {}
         }
     }
@@ -70,32 +70,20 @@ pub(super) fn answer(
     drop(by_name);
     let index = Packages::parse(text).map_err(|error| BuildError::Packages(error.to_string()))?;
     if !all_there {
-        match solve_locked(question, &index) {
+        match from_lock(question, &index, question.locked) {
             Ok(plan) => return Ok(plan),
-            Err(error) if request.lock_mode == LockMode::Locked => return Err(not_in_the_lock(request, &error)),
+            Err(reason) if request.lock_mode == LockMode::Locked => return Err(not_in_the_lock(request, &reason)),
             Err(_) => {}
         }
     }
-    let mut sources = vec![(index, LOCKED, Origin::Lock(question.locked.to_vec()))];
-    for mut fetched in fetched {
-        let packages = std::mem::take(&mut fetched.packages);
-        sources.push((packages, fetched.priority, Origin::Index(fetched)));
-    }
-    let sources: Vec<_> = sources.iter().map(|(packages, priority, origin)| (packages, *priority, origin)).collect();
-    solve(question, &sources)
+    let pinned = if index.is_empty() { Vec::new() } else { question.locked.to_vec() };
+    from_all(request, question, (index, pinned), fetched)
 }
 
 /// The locked packages that could be installed.
 fn locked_for<'a>(question: &'a Question<'_>) -> impl Iterator<Item = &'a LockedPackage> {
     let architecture = &question.system.architecture;
     question.locked.iter().filter(move |it| it.architecture == *architecture || it.architecture == "all")
-}
-
-fn solve_locked(question: &Question<'_>, index: &Packages) -> Result<Plan> {
-    if question.essential && index.is_empty() {
-        return Err(BuildError::Packages("the lock holds no packages".into()));
-    }
-    solve(question, &[(index, LOCKED, &Origin::Lock(question.locked.to_vec()))])
 }
 
 /// Whether an index means the very file that the lock pins.

@@ -21,7 +21,7 @@ use aule_deb::{
     archive::{DebError, Entry, What},
     index::{Package, Packages},
     resolve::{Request, Source, Universe},
-    sources::{SignedBy, SourceList},
+    sources::SourceList,
 };
 use aule_recipe::{BasePackages, Diagnostics, LockedPackage, Merged};
 use aule_store::{StepKey, layer::ArchiveOptions};
@@ -120,9 +120,7 @@ pub(super) fn source(request: &BuildRequest<'_>, merged: &Merged, wanted: &BaseP
         uri: uri.trim_end_matches('/').to_owned(),
         suite: wanted.suite.clone(),
         components: wanted.components.clone(),
-        architectures: Vec::new(),
-        signed_by: SignedBy::System,
-        trusted: false,
+        ..SourceList::default()
     };
     Ok(Trusted { list, keys: vec![key], fingerprints: Vec::new() })
 }
@@ -140,6 +138,8 @@ fn plan(request: &BuildRequest<'_>, merged: &Merged, wanted: &BasePackages) -> R
         essential: true,
         system: &system,
         locked: if is_locked { &request.lock.packages } else { &[] },
+        // There is no base that could have anything.
+        kept: &[],
     };
     answer(request, &question, || Ok(vec![source(request, merged, wanted)?]))
 }

@@ -6,7 +6,7 @@ use aule_deb::{
     index::{INDEX_MAX, Packages as Index},
     release::{Listed, RELEASE_MAX, Release},
 };
-use aule_image::{Signature, SignatureError, verify_signature};
+use aule_image::{Signature, SignatureError, verify_signature_by};
 use aule_recipe::Packages;
 use aule_store::download::{Progress, download, fetch_small};
 use aule_tree::{Digest, Timestamp};
@@ -68,6 +68,7 @@ pub(super) fn fetch(
                 done => break done?,
             }
         };
+        note_unknown_components(request, source, &place, &said);
         for (index, packages) in indices {
             let name = format!("{uri} {} ({index})", source.list.suite);
             fetched.push(Fetched { uri: uri.clone(), name, packages, priority: said.priority() });
@@ -89,13 +90,22 @@ fn indices(
     release: &Release,
 ) -> Result<Vec<(String, Index)>> {
     let mut indices = Vec::new();
-    for index in source.list.indices(architecture) {
+    for index in release.indices(&source.list, architecture) {
         // An architecture or a component that a suite does not have is no mistake of its sources, as apt sees it.
-        let Some((path, listed)) = release.forms(&index).into_iter().next() else { continue };
-        let packages = packages(request, place, &path, listed, release.by_hash)?;
-        indices.push((index, packages));
+        let (Some((path, listed)), Some(address)) = (&index.form, index.address(release.by_hash)) else { continue };
+        let packages = packages(request, place, path, *listed, &address)?;
+        indices.push((index.path, packages));
     }
     Ok(indices)
+}
+
+/// A component that a suite does not have may be a mistake in its name.
+fn note_unknown_components(request: &BuildRequest<'_>, source: &Trusted, place: &str, release: &Release) {
+    let unknown = release.unknown_components(&source.list);
+    if !unknown.is_empty() {
+        let (unknown, there) = (unknown.join(", "), release.components.join(", "));
+        request.observer.note(&format!("{place} has no component {unknown}; it has {there}"));
+    }
 }
 
 /// Where an archive can be had as it was: as the recipe says, else as the archive itself does.
@@ -150,14 +160,13 @@ fn release(
     let mut failure: Option<SignatureError> = None;
     let mut text = None;
     for keys in &source.keys {
-        match verify_signature(&bytes, form, keys, time) {
+        let counts = |signer: &str, primary: &str| {
+            source.fingerprints.is_empty() || source.fingerprints.iter().any(|it| it.means(signer, primary))
+        };
+        match verify_signature_by(&bytes, form, keys, time, &counts) {
             Ok(verified) => {
-                let named =
-                    |it: &String| verified.fingerprint.ends_with(&it.trim_end_matches('!').to_ascii_uppercase());
-                if source.fingerprints.is_empty() || source.fingerprints.iter().any(named) {
-                    text = Some(verified.text);
-                    break;
-                }
+                text = Some(verified.text);
+                break;
             }
             // Of several files of keys most know nothing of this one.
             Err(error @ SignatureError::UnknownKey { .. }) => failure = failure.or(Some(error)),
@@ -173,6 +182,13 @@ fn release(
     };
     let text = String::from_utf8_lossy(&text);
     let release = Release::parse(&text).map_err(|error| unverified(name, error.into()))?;
+    // Else a mirror could give another suite, which the same keys have signed. (What is flat has no name.)
+    let asked = &source.list.suite;
+    if !source.list.is_flat() && !release.is_of_suite(asked) {
+        let names = [&release.suite, &release.codename].map(|it| if it.is_empty() { "-" } else { it.as_str() });
+        let reason = format!("`{asked}` is asked for, and this is suite `{}`, codename `{}`", names[0], names[1]);
+        return Err(unverified(name, reason.into()));
+    }
     if let Some(now) = time.map(|it| it.seconds) {
         let expired = !accept_expired && release.valid_until.is_some_and(|until| now > until);
         let future = release.date.is_some_and(|date| date > now + CLOCK_SKEW);
@@ -185,12 +201,10 @@ fn release(
 }
 
 /// An index, of the size and digest that its `Release` says.
-fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, by_hash: bool) -> Result<Index> {
+fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, address: &str) -> Result<Index> {
     let failed = |error: aule_store::download::DownloadError| BuildError::Download(error.into());
     let digest = Digest::from_bytes(listed.sha256);
-    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let by_digest = format!("{place}{directory}/by-hash/SHA256/{}", digest.hex());
-    let url = if by_hash { by_digest } else { format!("{place}{path}") };
+    let url = format!("{place}{address}");
     request.observer.note(&format!("fetching {place}{path}"));
     let mut wanted = request.network.request(&url, listed.size);
     (wanted.expected_size, wanted.expected_digest) = (Some(listed.size), Some(digest));
@@ -202,7 +216,14 @@ fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed,
     let mut text = String::new();
     let read = decoded(path, file).and_then(|reader| reader.take(INDEX_MAX as u64 + 1).read_to_string(&mut text));
     read.map_err(|error| wrong(&error))?;
-    Index::parse(text).map_err(|error| wrong(&error))
+    let (packages, left_out) = Index::parse_index(text).map_err(|error| wrong(&error))?;
+    if let Some(first) = left_out.first {
+        let count = left_out.count;
+        request
+            .observer
+            .note(&format!("{place}{path}: {count} packages that cannot be understood are left out: {first}"));
+    }
+    Ok(packages)
 }
 
 fn decoded(path: &str, file: File) -> io::Result<Box<dyn Read>> {

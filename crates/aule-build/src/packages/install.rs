@@ -82,7 +82,8 @@ pub(super) fn install(
         native: native.as_ref().map(|it| it.directory.as_str()),
     })?;
 
-    let mut dpkg = Dpkg { request, sandbox: &mut sandbox, plan, date: stage.date };
+    let installed = installed(stage)?;
+    let mut dpkg = Dpkg { request, sandbox: &mut sandbox, plan, installed, date: stage.date };
     dpkg.run_all()?;
 
     request.observer.note("collecting what the packages changed");
@@ -231,20 +232,22 @@ struct Dpkg<'a, 'b> {
     request: &'a BuildRequest<'b>,
     sandbox: &'a mut Sandbox,
     plan: &'a Plan,
+    /// What was there before.
+    installed: Packages,
     date: Timestamp,
 }
 
 impl Dpkg<'_, '_> {
     fn run_all(&mut self) -> Result<()> {
         let plan = self.plan;
+        // What goes is only marked now, as apt does it: what needs it may be there still, and be met by what comes. dpkg takes
+        // it away itself where something new refuses it.
         if !plan.remove.is_empty() {
-            let mut arguments = vec!["--purge".to_owned()];
-            arguments.extend(plan.remove.iter().cloned());
-            self.dpkg("removing", &arguments)?;
+            self.select("purge", &plan.remove)?;
         }
         let locked: Vec<_> = plan.install.iter().map(|it| it.locked.clone()).collect();
         let index = debs::index(self.request, &plan.architecture, &locked)?;
-        let rounds = rounds(&index).map_err(|error| BuildError::Packages(error.to_string()))?;
+        let rounds = rounds(&index, &self.installed).map_err(|error| BuildError::Packages(error.to_string()))?;
         for round in &rounds {
             let mut arguments = vec!["--no-triggers".to_owned(), "--auto-deconfigure".into(), "--unpack".into()];
             arguments.extend(round.unpack.iter().filter_map(|number| self.file_of(&index, *number)));
@@ -255,7 +258,21 @@ impl Dpkg<'_, '_> {
                 self.dpkg("configuring", &arguments)?;
             }
         }
+        if !plan.remove.is_empty() {
+            let mut arguments = vec!["--no-triggers".to_owned(), "--purge".into()];
+            arguments.extend(plan.remove.iter().cloned());
+            self.dpkg("removing", &arguments)?;
+        }
         self.dpkg("configuring", &["--configure".into(), "--pending".into()])
+    }
+
+    /// Says what is to become of packages (dpkg(1), `--set-selections`).
+    fn select(&mut self, selection: &str, names: &[String]) -> Result<()> {
+        let script =
+            "selection=$1; shift; for name; do echo \"$name $selection\"; done | /usr/bin/dpkg --set-selections";
+        let mut arguments = ["/bin/sh", "-c", script, "sh", selection].map(str::to_owned).to_vec();
+        arguments.extend(names.iter().cloned());
+        self.run("marking", arguments)
     }
 
     /// The file of a package of the index, as it is shown in the sandbox.
@@ -274,8 +291,12 @@ impl Dpkg<'_, '_> {
             count => format!("{what} {count} packages"),
         });
         let fixed = ["/usr/bin/dpkg", "--force-unsafe-io", "--force-confdef", "--force-confold"].map(str::to_owned);
+        self.run(what, fixed.into_iter().chain(arguments.iter().cloned()).collect())
+    }
+
+    fn run(&mut self, what: &str, arguments: Vec<String>) -> Result<()> {
         let program = Program {
-            arguments: fixed.into_iter().chain(arguments.iter().cloned()).collect(),
+            arguments,
             environment: self.environment(),
             limit: SECONDS + SECONDS_EACH * self.plan.install.len() as u64,
         };
@@ -367,10 +388,15 @@ fn mark_automatic(stage: &mut Stage, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// dpkg's database of the tree.
+fn installed(stage: &Stage) -> Result<Packages> {
+    let status = stage.read_text(&TreePath::new(STATUS)?)?.unwrap_or_default();
+    Packages::parse(status).map_err(|error| BuildError::Packages(format!("/{STATUS}: {error}")))
+}
+
 /// Sees in dpkg's database that everything is as it was planned.
 fn check(stage: &Stage, plan: &Plan) -> Result<()> {
-    let status = stage.read_text(&TreePath::new(STATUS)?)?.unwrap_or_default();
-    let installed = Packages::parse(status).map_err(|error| BuildError::Packages(format!("/{STATUS}: {error}")))?;
+    let installed = installed(stage)?;
     let states: BTreeMap<(&str, &str), Option<&str>> =
         installed.iter().map(|it| ((it.name, it.version), it.state())).collect();
     for deb in &plan.install {

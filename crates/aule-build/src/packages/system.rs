@@ -6,8 +6,9 @@ use crate::{
     stage::{Stage, TEXT_MAX},
 };
 use aule_deb::{
+    control::paragraphs,
     index::Packages,
-    sources::{SignedBy, SourceList, deb822, one_line},
+    sources::{Fingerprint, SignedBy, SourceList, deb822, one_line},
 };
 use aule_recipe::{Diagnostics, LocalPath, Merged};
 use aule_tree::TreePath;
@@ -19,6 +20,9 @@ const SOURCE_PARTS: &str = "etc/apt/sources.list.d";
 /// The keys that apt trusts for every source that names none.
 const TRUSTED: &str = "etc/apt/trusted.gpg";
 const TRUSTED_PARTS: &str = "etc/apt/trusted.gpg.d";
+/// What apt prefers to what (apt_preferences(5)).
+const PREFERENCES: &str = "etc/apt/preferences";
+const PREFERENCES_PARTS: &str = "etc/apt/preferences.d";
 /// The largest key file of a recipe.
 const KEY_MAX: u64 = 16 << 20;
 
@@ -36,7 +40,7 @@ pub(super) struct Trusted {
     /// Files of keys; one of them is enough.
     pub(super) keys: Vec<Vec<u8>>,
     /// Only these of them, by fingerprint; all where it is empty.
-    pub(super) fingerprints: Vec<String>,
+    pub(super) fingerprints: Vec<Fingerprint>,
 }
 
 impl System {
@@ -87,14 +91,28 @@ impl System {
                 uri: repository.uri.as_str().trim_end_matches('/').to_owned(),
                 suite: repository.suite.clone(),
                 components: repository.components.clone(),
-                architectures: Vec::new(),
-                signed_by: SignedBy::System,
-                trusted: false,
+                ..SourceList::default()
             };
             sources.push(Trusted { list, keys: vec![key], fingerprints: Vec::new() });
         }
         Ok(sources)
     }
+}
+
+/// The files of apt's preferences that pin something; nothing here reads more of them.
+pub(super) fn preferences(stage: &Stage) -> Result<Vec<TreePath>> {
+    let mut pinning = Vec::new();
+    for path in children(stage, PREFERENCES_PARTS)?.into_iter().chain([TreePath::new(PREFERENCES)?]) {
+        // As apt chooses them: files without an ending, and `.pref`.
+        let bytes = path.as_bytes();
+        let name = bytes.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let counts = !name.contains(&b'.') || name.ends_with(b".pref");
+        let text = if counts { stage.read_text(&path).ok().flatten() } else { None };
+        if text.is_some_and(|text| paragraphs(&text).any(|it| it.get("Pin").is_some())) {
+            pinning.push(path);
+        }
+    }
+    Ok(pinning)
 }
 
 /// A file of keys that the recipe names at `place`.
@@ -126,7 +144,11 @@ fn system_keys(stage: &Stage) -> Result<Vec<Vec<u8>>> {
 fn files(stage: &Stage, directory: &str, ends: &[&str]) -> Result<Vec<TreePath>> {
     // (Symlinks to a file count as the file; TEXT_MAX bounds what is read of it.)
     const { assert!(TEXT_MAX > 0) };
-    let directory = stage.tree.resolve(&TreePath::new(directory)?, true)?;
-    let children = stage.tree.children(&directory).into_iter().map(|(path, _)| path.clone());
+    let children = children(stage, directory)?.into_iter();
     Ok(children.filter(|path| ends.iter().any(|end| path.as_bytes().ends_with(end.as_bytes()))).collect())
+}
+
+fn children(stage: &Stage, directory: &str) -> Result<Vec<TreePath>> {
+    let directory = stage.tree.resolve(&TreePath::new(directory)?, true)?;
+    Ok(stage.tree.children(&directory).into_iter().map(|(path, _)| path.clone()).collect())
 }

@@ -1,12 +1,12 @@
 //! Why there is no solution, in words: the solver's graph of what is in the way, each end of it with the way from what was
 //! asked for.
 
-use super::problem::Provider;
+use super::{Reason, problem::Provider};
 use resolvo::{
     Interner, Requirement, SolvableId, VersionSetId,
     conflict::{ConflictCause, ConflictEdge, ConflictGraph, ConflictNode},
 };
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 /// How many reasons are told: more are mostly the same once more.
 const REASONS_MAX: usize = 5;
@@ -14,10 +14,10 @@ const REASONS_MAX: usize = 5;
 const STEPS_MAX: usize = 12;
 
 /// What is in the way, a reason after the other.
-pub(super) fn explain(provider: &Provider<'_, '_>, graph: &ConflictGraph<SolvableId>) -> String {
+pub(super) fn explain(provider: &Provider<'_, '_>, graph: &ConflictGraph<SolvableId>) -> Vec<Reason> {
     let ways = Ways::new(provider, graph);
-    let mut reasons: Vec<String> = Vec::new();
-    let mut told: BTreeSet<String> = BTreeSet::new();
+    let mut reasons: Vec<Reason> = Vec::new();
+    let shown = |solvable: SolvableId| provider.display_solvable(solvable).to_string();
     for edge in graph.graph.edge_indices() {
         let (Some((from, to)), Some(weight)) = (graph.graph.edge_endpoints(edge), graph.graph.edge_weight(edge)) else {
             continue;
@@ -26,42 +26,40 @@ pub(super) fn explain(provider: &Provider<'_, '_>, graph: &ConflictGraph<Solvabl
         let reason = match (weight, ways.solvable(to)) {
             (ConflictEdge::Requires(requirement), None) if ways.is_unresolved(to) => {
                 let wanted = ways.wanted(requirement);
-                let there = provider.there(&wanted);
-                format!("no package is `{wanted}`{there}{}", ways.way_to(from))
+                ways.reason(format!("no package is `{wanted}`{}", provider.there(&wanted)), &[from])
             }
             (ConflictEdge::Conflict(ConflictCause::Constrains(set)), Some(other)) => {
                 let text = provider.display_version_set(*set).to_string();
                 match ways.solvable(from) {
-                    Some(one) => {
-                        let names = [one, other].map(|it| provider.display_solvable(it).to_string());
-                        format!(
-                            "{} and {} cannot both be there (`{text}`){}{}",
-                            names[0],
-                            names[1],
-                            ways.way_to(from),
-                            ways.way_to(to)
-                        )
-                    }
-                    None => format!("{} is not to be there{}", provider.display_solvable(other), ways.way_to(to)),
+                    Some(one) => ways.reason(
+                        format!("{} and {} cannot both be there (`{text}`)", shown(one), shown(other)),
+                        &[from, to],
+                    ),
+                    None => ways.reason(format!("{} is not to be there", shown(other)), &[to]),
                 }
             }
             (ConflictEdge::Conflict(ConflictCause::ForbidMultipleInstances), Some(other)) => {
                 let Some(one) = ways.solvable(from) else { continue };
-                let names = [one, other].map(|it| provider.display_solvable(it).to_string());
-                format!("{} and {} are needed at once{}{}", names[0], names[1], ways.way_to(from), ways.way_to(to))
+                ways.reason(format!("{} and {} are needed at once", shown(one), shown(other)), &[from, to])
+            }
+            (ConflictEdge::Conflict(ConflictCause::Excluded), None) => {
+                let (Some(one), Some(ConflictNode::Excluded(why))) = (ways.solvable(from), ways.nodes.get(to)) else {
+                    continue;
+                };
+                ways.reason(format!("{} cannot be used: {}", shown(one), provider.display_string(*why)), &[from])
             }
             _ => continue,
         };
-        if told.insert(reason.clone()) {
+        if reasons.iter().all(|it| (&it.what, &it.ways) != (&reason.what, &reason.ways)) {
             reasons.push(reason);
         }
     }
     let more = reasons.len().saturating_sub(REASONS_MAX);
     reasons.truncate(REASONS_MAX);
     if more > 0 {
-        reasons.push(format!("and {more} more of the kind"));
+        reasons.push(Reason { what: format!("and {more} more of the kind"), ways: Vec::new(), asked: Vec::new() });
     }
-    reasons.join("\n")
+    reasons
 }
 
 /// The shortest way from what was asked for to each package of a graph.
@@ -124,26 +122,38 @@ impl<'p, 'u, 'a> Ways<'p, 'u, 'a> {
         texts.join(" | ")
     }
 
-    /// How it comes that a package is needed: a line that begins with what was asked for.
-    fn way_to(&self, node: usize) -> String {
+    /// A reason with the ways to these packages.
+    fn reason(&self, what: String, nodes: &[usize]) -> Reason {
+        let mut reason = Reason { what, ways: Vec::new(), asked: Vec::new() };
+        for node in nodes {
+            let (way, asked) = self.way_to(*node);
+            reason.ways.extend(way.filter(|way| !reason.ways.contains(way)));
+            reason.asked.extend(asked.filter(|name| !reason.asked.contains(name)));
+        }
+        reason
+    }
+
+    /// How it comes that a package is needed: a line that begins with what was asked for, and the name of that.
+    fn way_to(&self, node: usize) -> (Option<String>, Option<String>) {
         let mut steps = Vec::new();
+        let mut asked = None;
         let mut at = node;
         while let Some((before, need)) = self.before.get(&at).filter(|_| steps.len() < STEPS_MAX) {
             let Some(solvable) = self.solvable(at) else { break };
             let name = self.provider.display_solvable(solvable).to_string();
             steps.push(if *before == self.root {
+                asked = self.provider.asked_for(need);
                 format!("{name} {}", self.provider.reason(need))
             } else {
                 format!("needs {name} (`{}`)", self.wanted(need))
             });
             at = *before;
         }
-        let Some(first) = steps.pop() else { return String::new() };
-        let mut way = format!("\n  {first}");
+        let Some(mut way) = steps.pop() else { return (None, None) };
         for (number, step) in steps.iter().rev().enumerate() {
             way.push_str(if number == 0 { "; it " } else { ", which " });
             way.push_str(step);
         }
-        way
+        (Some(way), asked)
     }
 }

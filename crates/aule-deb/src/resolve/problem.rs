@@ -1,7 +1,7 @@
 //! The question as the solver wants it, and its answer.
 
 use super::{
-    Request, ResolveError, Solution, Universe,
+    Reason, Request, ResolveError, Solution, Universe,
     explain::explain,
     parts,
     universe::{Candidate, Meant},
@@ -12,7 +12,11 @@ use resolvo::{
     HintDependenciesAvailable, Interner, KnownDependencies, NameId, Problem, Requirement, SolvableId, Solver,
     SolverCache, StringId, UnsolvableOrCancelled, VersionSetId, VersionSetUnionId,
 };
-use std::{cell::RefCell, collections::BTreeMap, fmt::Display};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 /// What dpkg's fields say that a package needs.
 const NEEDS: [&str; 2] = ["Pre-Depends", "Depends"];
@@ -34,6 +38,8 @@ enum Why {
     Asked,
     /// It is installed.
     Installed,
+    /// It is on hold.
+    Held,
 }
 
 /// What was asked for while solving.
@@ -64,14 +70,12 @@ impl<'a> Universe<'a> {
     /// # Errors
     /// When it is not possible; why.
     pub fn resolve(&self, request: &Request) -> Result<Solution<'a>, ResolveError> {
+        request.remove.iter().try_for_each(|name| self.may_go(parts(name).0))?;
         let wanted = request.install.iter().map(|name| self.wanted(name)).collect::<Result<Vec<_>, _>>()?;
         // First everything that is installed stays, in whatever version; where that cannot be, what is not essential may go.
         let chosen = match self.solve(request, &wanted, true) {
-            Err(ResolveError::Contradiction(reason)) => match self.solve(request, &wanted, false) {
-                // What would go is not why.
-                Err(ResolveError::Contradiction(_)) => return Err(ResolveError::Contradiction(reason)),
-                solved => solved?,
-            },
+            // (Where that cannot be either, what could have gone is not why.)
+            Err(ResolveError::Contradiction(_)) => self.solve(request, &wanted, false)?,
             solved => solved?,
         };
         let mut install = Vec::new();
@@ -90,7 +94,24 @@ impl<'a> Universe<'a> {
             |candidate: &&Candidate<'_>| candidate.is_installed && kept.get(candidate.name).is_none_or(|kept| !kept);
         let mut remove: Vec<_> = self.candidates.iter().filter(gone).map(|it| it.package).collect();
         remove.sort_by_key(|package| package.name);
-        Ok(Solution { install, remove })
+        let asked = wanted.iter().filter_map(|number| self.candidates.get(*number));
+        let mut kept: Vec<_> = asked.filter(|it| it.is_installed).map(|it| it.package).collect();
+        kept.sort_by_key(|package| package.name);
+        kept.dedup_by_key(|package| package.name);
+        Ok(Solution { install, remove, kept })
+    }
+
+    /// Whether the recipe may remove a package.
+    fn may_go(&self, name: &str) -> Result<(), ResolveError> {
+        let Some(installed) = self.installed(name) else { return Ok(()) };
+        let package = &installed.package;
+        let why = match (package.is_essential(), package.is_protected(), package.is_held()) {
+            (true, ..) => "essential",
+            (_, true, _) => "protected (`Protected: yes`)",
+            (.., true) => "on hold (dpkg's selection `hold`)",
+            _ => return Ok(()),
+        };
+        Err(ResolveError::Stays { name: name.to_owned(), why })
     }
 
     /// The candidate that a wanted name means.
@@ -102,6 +123,18 @@ impl<'a> Universe<'a> {
         }
         let of_name = self.of_name(name);
         let at = |number: &usize| self.candidates.get(*number);
+        // What is on hold stays as it is, also where its name is given.
+        let held = of_name.iter().copied().find(|it| at(it).is_some_and(|it| it.is_installed && it.package.is_held()));
+        if let Some((number, held)) = held.and_then(|number| Some((number, at(&number)?))) {
+            return match version.filter(|version| *version != held.package.version) {
+                None => Ok(number),
+                Some(wanted) => Err(ResolveError::Held {
+                    name: name.into(),
+                    there: held.package.version.to_owned(),
+                    wanted: wanted.into(),
+                }),
+            };
+        }
         if let Some(version) = version {
             let found = of_name.iter().copied().find(|it| at(it).is_some_and(|it| it.package.version == version));
             return found.ok_or_else(|| ResolveError::NoVersion {
@@ -111,19 +144,21 @@ impl<'a> Universe<'a> {
             });
         }
         // What is offered; what is installed where that is later, or nothing is offered.
-        let best = of_name.iter().copied().max_by_key(|it| at(it).map(|it| it.version.clone()));
-        if let Some(best) = best {
+        let best = |numbers: &[usize]| numbers.iter().copied().max_by_key(|it| at(it).map(|it| it.version.clone()));
+        if let Some(best) = best(of_name) {
             return Ok(best);
         }
-        let mut by: Vec<usize> = self.providers.get(name).into_iter().flatten().map(|(number, _)| *number).collect();
-        by.dedup();
-        match by.as_slice() {
-            [] => Err(ResolveError::Unknown { name: name.into(), similar: self.similar(name) }),
-            [one] => Ok(*one),
-            several => {
-                let names = several.iter().filter_map(at).map(|it| it.package.name.to_owned());
-                Err(ResolveError::Virtual { name: name.into(), by: names.collect() })
-            }
+        // Of one package both what is installed and what is offered may provide it.
+        let by: Vec<usize> = self.providers.get(name).into_iter().flatten().map(|(number, _)| *number).collect();
+        let names: BTreeSet<&str> = by.iter().filter_map(at).map(|it| it.package.name).collect();
+        match (best(&by), names.len()) {
+            (None, _) => Err(ResolveError::Unknown { name: name.into(), similar: self.similar(name) }),
+            (Some(one), 1) => match at(&one) {
+                // By its own name, as holds count.
+                Some(one) => self.wanted(one.package.name),
+                None => Ok(one),
+            },
+            _ => Err(ResolveError::Virtual { name: name.into(), by: names.into_iter().map(str::to_owned).collect() }),
         }
     }
 
@@ -151,7 +186,10 @@ impl<'a> Universe<'a> {
                 if is_removed(candidate.package.name) {
                     continue;
                 }
-                if all_stay || candidate.package.is_essential() {
+                if candidate.package.is_held() {
+                    let text = format!("{} (= {})", candidate.package.name, candidate.version);
+                    requirements.push(asked.set_because(candidate.name, vec![number], text, Why::Held).into());
+                } else if all_stay || candidate.package.is_essential() || candidate.package.is_protected() {
                     let of_name = self.of_name(candidate.package.name).to_vec();
                     let text = candidate.package.name.to_owned();
                     requirements.push(asked.set_because(candidate.name, of_name, text, Why::Installed).into());
@@ -173,7 +211,10 @@ impl<'a> Universe<'a> {
             Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
                 Err(ResolveError::Contradiction(explain(solver.provider(), &conflict.graph(&solver))))
             }
-            Err(UnsolvableOrCancelled::Cancelled(_)) => Err(ResolveError::Contradiction("it was stopped".into())),
+            Err(UnsolvableOrCancelled::Cancelled(_)) => {
+                let reason = Reason { what: "it was stopped".into(), ways: Vec::new(), asked: Vec::new() };
+                Err(ResolveError::Contradiction(vec![reason]))
+            }
         }
     }
 }
@@ -240,12 +281,21 @@ impl Provider<'_, '_> {
         self.display_version_set(set).to_string()
     }
 
+    /// The name of a package that was asked for by this need.
+    pub(super) fn asked_for(&self, requirement: &Requirement) -> Option<String> {
+        let Requirement::Single(set) = requirement else { return None };
+        let asked = self.asked.borrow();
+        let (name, .., why) = asked.sets.get(set.0 as usize)?;
+        (*why == Why::Asked).then(|| self.universe.names.get(*name).map(|(name, _)| (*name).to_owned()))?
+    }
+
     /// Why a need that no package has is one.
     pub(super) fn reason(&self, requirement: &Requirement) -> &'static str {
         let Requirement::Single(set) = requirement else { return "is needed" };
         match self.asked.borrow().sets.get(set.0 as usize).map(|(.., why)| *why) {
             Some(Why::Asked) => "was asked for",
             Some(Why::Installed) => "is installed",
+            Some(Why::Held) => "is on hold",
             _ => "is needed",
         }
     }

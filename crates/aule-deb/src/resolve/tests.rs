@@ -76,7 +76,7 @@ fn names_that_are_provided() {
     assert_eq!(world.done(&["b"], &[]).unwrap(), "+b 1, +new 1");
     assert_eq!(
         world.done(&["mta"], &[]).unwrap_err(),
-        "`mta` is no package, but provided by postfix, exim: ask for one of them"
+        "`mta` is no package, but provided by exim, postfix: ask for one of them"
     );
 }
 
@@ -94,6 +94,62 @@ fn what_cannot_stand_together() {
     // What is essential never goes.
     let essential = World::new("exim 1; Provides: mta; Conflicts: mta; Essential: yes", offered);
     assert!(essential.done(&["a"], &[]).unwrap_err().contains("exim"));
+}
+
+#[test]
+fn a_provided_name_is_one_package_in_whatever_versions() {
+    let two = World::new("exim 1; Provides: mta", "exim 2; Provides: mta\npostfix 1; Provides: mta");
+    assert_eq!(
+        two.done(&["mta"], &[]).unwrap_err(),
+        "`mta` is no package, but provided by exim, postfix: ask for one of them"
+    );
+    let one = World::new("exim 1; Provides: mta", "exim 2; Provides: mta");
+    assert_eq!(one.done(&["mta"], &[]).unwrap(), "+exim 2");
+}
+
+#[test]
+fn what_must_stay() {
+    for (field, why) in [
+        ("Essential: yes", "essential"),
+        ("Protected: yes", "protected (`Protected: yes`)"),
+        ("Important: yes", "protected (`Protected: yes`)"),
+    ] {
+        let world = World::new(&format!("a 1; {field}\nb 1; Conflicts: x"), "x 1; Conflicts: a\na 2");
+        assert_eq!(world.done(&[], &["a"]).unwrap_err(), format!("`a` cannot be removed: it is {why}"));
+        assert!(world.done(&["x"], &[]).unwrap_err().contains("cannot both be there"), "{field}");
+        assert_eq!(world.done(&["a"], &["b"]).unwrap(), "+a 2, -b", "another version is no removal");
+    }
+}
+
+#[test]
+fn what_is_on_hold_does_not_change() {
+    let held = "a 1; Status: hold ok installed\nb 1; Depends: a";
+    let world = World::new(held, "a 2\nc 1; Depends: a (>= 2)\nd 1; Conflicts: a\nb 2; Depends: a (>= 1)");
+    assert_eq!(world.done(&["a", "b"], &[]).unwrap(), "+b 2", "also where its name is given");
+    assert_eq!(world.done(&["a=2"], &[]).unwrap_err(), "`a` is on hold in version 1, and version 2 is asked for");
+    assert_eq!(world.done(&[], &["a"]).unwrap_err(), "`a` cannot be removed: it is on hold (dpkg's selection `hold`)");
+    for name in ["c", "d"] {
+        let error = world.done(&[name], &[]).unwrap_err();
+        assert!(error.contains("a 1 is on hold"), "{error}");
+    }
+}
+
+#[test]
+fn what_was_asked_for_and_is_there() {
+    let world = World::new("a 2\nb 1\nc 1; Provides: v", "a 1\nb 2\nd 1");
+    let asked = ["a", "b", "c=1", "d", "v"].map(str::to_owned).to_vec();
+    let request = Request { install: asked, ..Request::default() };
+    let solution = world.resolve(&request).unwrap();
+    let kept: Vec<_> = solution.kept.iter().map(|it| (it.name, it.version)).collect();
+    assert_eq!(kept, [("a", "2"), ("c", "1")]);
+}
+
+#[test]
+fn packages_that_wait_for_triggers_are_there() {
+    for state in ["triggers-awaited", "triggers-pending"] {
+        let world = World::new(&format!("a 1; Status: install ok {state}"), "b 1; Depends: a\na 2");
+        assert_eq!(world.done(&["b"], &[]).unwrap(), "+b 1", "{state}");
+    }
 }
 
 #[test]
@@ -173,6 +229,18 @@ fn why_not_is_said_in_words() {
              e 1 was asked for; it needs f 1 (`f`)"
         )
     );
+    // What could go is not why.
+    let world = World::new("user 1; Depends: lib\nlib 1\nbase 1; Essential: yes; Depends: lib", "a 1; Depends: lib");
+    assert_eq!(
+        world.done(&[], &["lib"]).unwrap_err(),
+        format!("{head}\nlib 1 is not to be there\n  base 1 is installed; it needs lib 1 (`lib`)")
+    );
+    let world = World::new("user 1; Depends: lib\nlib 1", "a 1; Depends: lib");
+    assert_eq!(
+        world.done(&["a"], &["lib"]).unwrap_err(),
+        format!("{head}\nlib 1 is not to be there\n  a 1 was asked for; it needs lib 1 (`lib`)")
+    );
+    let world = World::new("", offered);
     let error = world.done(&["d"], &["d"]).unwrap_err();
     assert!(error.contains("d 1 is not to be there"), "{error}");
 }

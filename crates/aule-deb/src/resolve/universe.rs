@@ -63,7 +63,7 @@ impl<'a> Universe<'a> {
             providers: HashMap::new(),
             others: HashMap::new(),
         };
-        for package in installed.iter().filter(|it| it.state() == Some("installed") && fits(it)) {
+        for package in installed.iter().filter(|it| it.is_installed() && fits(it)) {
             universe.add(package, package.parsed_version()?, true, None);
         }
         // The best that is offered of each name.
@@ -129,6 +129,11 @@ impl<'a> Universe<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What is installed of a name.
+    pub(super) fn installed(&self, name: &str) -> Option<&Candidate<'a>> {
+        self.of_name(name).iter().filter_map(|number| self.candidates.get(*number)).find(|it| it.is_installed)
     }
 
     /// The candidates of a name.

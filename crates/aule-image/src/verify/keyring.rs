@@ -85,6 +85,10 @@ impl Candidate<'_> {
         }
     }
 
+    pub(super) fn primary(&self) -> String {
+        format!("{:X}", self.key.primary_key.fingerprint())
+    }
+
     pub(super) fn user_id(&self) -> String {
         let first = self.key.details.users.first();
         first.map_or_else(String::new, |user| String::from_utf8_lossy(user.id.id()).into_owned())

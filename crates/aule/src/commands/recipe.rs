@@ -55,6 +55,8 @@ pub(super) struct LockFile {
     now: Lock,
     /// Name and architecture of every package that a build used.
     used: BTreeSet<(String, String)>,
+    /// The names of packages of the base that were asked for.
+    kept: BTreeSet<String>,
     /// Another image takes the place of the base, of which everything is kept.
     replaced: bool,
 }
@@ -68,7 +70,14 @@ impl LockFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Lock::default(),
             Err(error) => return Err(Failure::new(format!("cannot read {}: {error}", path.display()))),
         };
-        Ok(LockFile { path, now: written.clone(), written, used: BTreeSet::new(), replaced: false })
+        Ok(LockFile {
+            path,
+            now: written.clone(),
+            written,
+            used: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            replaced: false,
+        })
     }
 
     /// `--update`: forgets all that these variants use, or what is named.
@@ -88,6 +97,7 @@ impl LockFile {
                 self.now.base = self.now.base.take().filter(|_| replaced);
                 self.now.files.retain(|file| !used.contains(&file.url.as_str()));
                 self.now.packages.clear();
+                self.now.kept.clear();
             }
             Some(names) => {
                 for name in names {
@@ -95,6 +105,7 @@ impl LockFile {
                     self.now.base = self.now.base.take().filter(|base| base.url != *name && name != "base");
                     self.now.files.retain(|file| file.url != *name);
                     self.now.packages.retain(|package| package.name != *name);
+                    self.now.kept.retain(|package| package.name != *name);
                     if self.now == before {
                         return Err(Failure::new(format!("`{name}` is not in {}", self.path.display()))
                             .hint("name `base`, a package or one of the URLs in the lock; without a name everything is updated"));
@@ -144,6 +155,11 @@ impl LockFile {
             self.now.packages.retain(|it| (&it.name, &it.architecture) != (&package.name, &package.architecture));
             self.now.packages.push(package.clone());
         }
+        for package in &built.kept {
+            self.kept.insert(package.name.clone());
+            self.now.kept.retain(|it| it.name != package.name);
+            self.now.kept.push(package.clone());
+        }
     }
 
     /// After a failure: the lock as it was, with what finished builds pinned. What was forgotten is there again.
@@ -164,6 +180,7 @@ impl LockFile {
         }
         let used = &self.used;
         self.now.packages.retain(|it| used.contains(&(it.name.clone(), it.architecture.clone())));
+        self.now.kept.retain(|it| self.kept.contains(&it.name));
     }
 
     /// Writes the lock where it changed; a lock that pins nothing is not made.
