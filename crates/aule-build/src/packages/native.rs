@@ -131,7 +131,12 @@ pub(super) fn find(
                 request.store.set_step_result(key, &blobs, &remembered)?;
                 found
             }
-            Err(error @ (BuildError::Download(_) | BuildError::Packages(_) | BuildError::Unverified { .. })) => {
+            Err(
+                error @ (BuildError::Download(_)
+                | BuildError::Packages(_)
+                | BuildError::Recipe(_)
+                | BuildError::Unverified { .. }),
+            ) => {
                 let message = format!("all programs of the packages are emulated, which takes longer: {error}");
                 request.observer.note(&message);
                 return Ok(None);
