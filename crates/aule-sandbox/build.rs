@@ -18,7 +18,11 @@ fn main() {
     println!("cargo::rustc-env=AULE_HANDLER={}", output.display());
 
     let mut command = Command::new(variable("RUSTC"));
-    command.env("AULE_NATIVE_PROGRAMS", "/run/lib/root").env("AULE_EMULATOR", "/run/aule.emulator");
+    for (name, value) in [("AULE_NATIVE_PROGRAMS", "/run/lib/root"), ("AULE_EMULATOR", "/run/aule.emulator")] {
+        command.env(name, value);
+        // Its tests are compiled by cargo.
+        println!("cargo::rustc-env={name}={value}");
+    }
     command.args(["--edition", "2024", "--crate-name", "handler", "--target", &variable("TARGET")]);
     command.args(["-C", "target-feature=+crt-static", "-C", "panic=abort", "-C", "opt-level=s", "-C", "strip=symbols"]);
     if let Ok(linker) = env::var("RUSTC_LINKER") {

@@ -35,6 +35,15 @@ use std::collections::BTreeMap;
 /// As [`build`].
 pub fn lock(request: &BuildRequest<'_>, merged: &Merged) -> Result<Lock> {
     let mut pins = pin_files(request, merged)?;
+    if let (Base::Packages { packages }, None) = (&merged.recipe.base, &request.base)
+        && merged.recipe.packages.is_empty()
+    {
+        // What such a base is made of is known before it is made.
+        let wanted = packages::bootstrap::find(request, merged, packages)?;
+        let base = Lock { suite: Some(packages.suite_line()), packages: wanted.plan.pins(), ..Lock::default() };
+        pin_base(&mut pins.lock, &base, &packages::Plan::default());
+        return Ok(pins.lock);
+    }
     let base = Found::find(request, merged)?;
     let plan = packages::plan(request, merged, &base.imported)?;
     base.pin(&mut pins.lock, &plan);

@@ -6,6 +6,8 @@
 //! rest (flag `P`; kernel documentation, "Kernel Support for miscellaneous Binary Formats").
 
 #![forbid(unsafe_code)]
+// A program of the tree: its standard error is that of the script that called it.
+#![allow(clippy::print_stderr)]
 
 use std::{
     env,
@@ -72,5 +74,38 @@ fn compiles(arguments: &[OsString]) -> bool {
             matches!(name, "py3compile" | "py3clean" | "py_compile.py" | "compileall.py")
         }
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_compiles_natively_and_does_all_else_emulated() {
+        for (arguments, wanted) in [
+            (&["-m", "py_compile", "a.py"][..], true),
+            (&["-E", "-S", "-m", "compileall", "/usr/lib"], true),
+            (&["/usr/bin/py3compile", "-p", "x"], true),
+            (&["-BEs", "/usr/bin/py3clean"], true),
+            (&["-c", QUESTIONS[0]], true),
+            (&["-c", "import platform; print(platform.machine())"], false),
+            (&["-m", "platform"], false),
+            (&["/usr/bin/deb-systemd"], false),
+            (&["-X", "importtime", "-m", "py_compile"], false),
+            (&["-"], false),
+            (&["-m"], false),
+            (&[], false),
+        ] {
+            let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            assert_eq!(compiles(&arguments), wanted, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn python_is_known_by_its_name() {
+        for (path, wanted) in [("/usr/bin/python3.13", true), ("/usr/bin/perl", false), ("/", false)] {
+            assert_eq!(is_python(Path::new(path)), wanted, "{path}");
+        }
     }
 }

@@ -40,10 +40,12 @@ pub(crate) fn map(child: u32, search: &[PathBuf]) -> Result<()> {
             what: format!(
                 "{file} lends this user no range of 65536 identifiers, and the packages' files have several owners"
             ),
-            help: format!(
-                "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}`",
-                name.as_deref().unwrap_or("USER")
-            ),
+            help: {
+                let lent = ["/etc/subuid", "/etc/subgid"].map(|file| fs::read_to_string(file).unwrap_or_default());
+                let (first, last) = free(&lent);
+                let user = name.as_deref().unwrap_or("USER");
+                format!("run `sudo usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {user}`")
+            },
         })?;
         let program = find(search, program).ok_or_else(|| SandboxError::Missing {
             what: format!("the program {program} is missing, which lends a user the identifiers of {file}"),
@@ -107,6 +109,18 @@ fn lent(text: &str, name: Option<&str>, user: u32) -> Option<u64> {
     })
 }
 
+/// The first and the last of a range that is lent to nobody, behind all that are: who has another's range can change their
+/// files. Distributions lend from 100000 on (login.defs(5), `SUB_UID_MIN`).
+fn free(files: &[String]) -> (u64, u64) {
+    let ends = files.iter().flat_map(|text| text.lines()).filter_map(|line| {
+        let mut fields = line.split(':').skip(1);
+        let (start, count): (u64, u64) = (fields.next()?.trim().parse().ok()?, fields.next()?.trim().parse().ok()?);
+        start.checked_add(count)
+    });
+    let first = ends.fold(100_000, u64::max);
+    (first, first.saturating_add(COUNT - 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +138,18 @@ mod tests {
             assert_eq!(lent(text, name, user), wanted, "{name:?} {user}");
         }
         assert_eq!(lent("x:0:65536", Some("x"), 7), None, "root is never lent");
+    }
+
+    #[test]
+    fn the_range_that_is_proposed_is_nobodys() {
+        for (subuid, subgid, wanted) in [
+            ("", "", (100_000, 165_535)),
+            ("a:100000:65536\n", "", (165_536, 231_071)),
+            ("a:100000:65536\nodd\nb:900000:10\n", "c:165536:65536:\n", (900_010, 965_545)),
+            ("a:5:5\n", "a:18446744073709551615:1\n", (100_000, 165_535)),
+        ] {
+            assert_eq!(free(&[subuid.into(), subgid.into()]), wanted, "{subuid} {subgid}");
+        }
     }
 
     #[test]

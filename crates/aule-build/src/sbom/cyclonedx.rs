@@ -71,7 +71,7 @@ pub(super) fn document(inventory: &Inventory) -> Document {
         purl: None,
         properties: Vec::new(),
     };
-    let packages = inventory.packages.iter().map(|item| component(inventory, item));
+    let packages = inventory.packages.iter().enumerate().map(|(number, item)| component(inventory, number, item));
     let files = inventory.files.iter().map(|file| Component {
         kind: "file",
         bom_ref: format!("file:/{}", file.path),
@@ -92,14 +92,10 @@ pub(super) fn document(inventory: &Inventory) -> Document {
     }
 }
 
-fn component(inventory: &Inventory, item: &Item) -> Component {
+fn component(inventory: &Inventory, number: usize, item: &Item) -> Component {
     let purl = item.purl(inventory);
-    let licence = |name: &str| {
-        let name: String =
-            name.chars().map(|it| if it.is_ascii_alphanumeric() || it == '.' { it } else { '-' }).collect();
-        format!("LicenseRef-{name}")
-    };
-    let expression = item.licences.expression(licence);
+    let references = item.licences.references(number);
+    let expression = item.licences.expression(|name| references.get(name).cloned().unwrap_or_default());
     let (source, version) = &item.source;
     Component {
         kind: "library",
@@ -118,13 +114,15 @@ fn component(inventory: &Inventory, item: &Item) -> Component {
 }
 
 impl Item {
-    /// The package URL (purl specification, type `deb`).
+    /// The package URL (purl specification, type `deb`), in its canonical form, where `:` stays as it is.
     pub(super) fn purl(&self, inventory: &Inventory) -> String {
         let encoded = |text: &str| {
             let mut encoded = String::new();
             for byte in text.bytes() {
                 match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' => encoded.push(byte.into()),
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' | b':' => {
+                        encoded.push(byte.into())
+                    }
                     byte => encoded.push_str(&format!("%{byte:02X}")),
                 }
             }

@@ -20,7 +20,7 @@ pub(super) struct Inventory {
     pub(super) tree: Digest,
     /// The newest time in the tree, as RFC 3339 in whole seconds.
     pub(super) time: String,
-    /// `ID` and `VERSION_ID` of os-release(5).
+    /// `ID` and `VERSION_ID` of os-release(5); where it has no number yet, `VERSION_CODENAME`.
     pub(super) system: (String, String),
     /// By name and architecture.
     pub(super) packages: Vec<Item>,
@@ -72,11 +72,12 @@ impl Inventory {
             let line = release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
             line.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
         };
+        let number = value("VERSION_ID");
         Ok(Inventory {
             name: name.to_owned(),
             tree: stage.tree.digest(),
             time: stage.date.whole_seconds().to_string(),
-            system: (value("ID"), value("VERSION_ID")),
+            system: (value("ID"), if number.is_empty() { value("VERSION_CODENAME") } else { number }),
             packages,
             files: loose(stage, &owned)?,
         })

@@ -2,7 +2,7 @@
 //! calls them (SPDX licence list; SPDX 2.3, annexes A and D).
 
 use aule_deb::control::paragraphs;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a package says of its licences.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +49,37 @@ impl Licences {
         let terms: Vec<String> = self.terms.iter().map(|it| it.expression(&name)).collect();
         (!terms.is_empty()).then(|| terms.join(" AND "))
     }
+
+    /// The names that SPDX does not know, each with an identifier that no other of them has (SPDX 2.3, clause 10.1).
+    /// `scope` is part of it: the same name means different things in different packages.
+    pub(super) fn references(&self, scope: usize) -> BTreeMap<&str, String> {
+        let mut references = BTreeMap::new();
+        let mut taken = BTreeSet::new();
+        let mut terms: Vec<&Term> = self.terms.iter().rev().collect();
+        while let Some(term) = terms.pop() {
+            match term {
+                Term::Known(_) => {}
+                Term::Any(inner) | Term::All(inner) => terms.extend(inner.iter().rev()),
+                Term::Other(name) if references.contains_key(name.as_str()) => {}
+                Term::Other(name) => {
+                    let plain = identifier(name);
+                    let mut reference = format!("LicenseRef-{scope}-{plain}");
+                    let mut number = 2;
+                    while !taken.insert(reference.clone()) {
+                        reference = format!("LicenseRef-{scope}-{plain}.{number}");
+                        number += 1;
+                    }
+                    references.insert(name.as_str(), reference);
+                }
+            }
+        }
+        references
+    }
+}
+
+/// Letters, digits, `.` and `-`, of which identifiers consist.
+pub(super) fn identifier(name: &str) -> String {
+    name.chars().map(|it| if it.is_ascii_alphanumeric() || it == '.' { it } else { '-' }).collect()
 }
 
 /// Reads a copyright file.
@@ -211,6 +242,17 @@ mod tests {
         {
             assert_eq!(licences(text), Licences::default(), "{text}");
         }
+    }
+
+    #[test]
+    fn names_that_look_alike_stay_apart() {
+        let text = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
+                    Files: *\nLicense: my own\n one\n\nFiles: a\nLicense: my-own or ISC\n\nFiles: b\nLicense: my own and x\n";
+        let found = licences(text);
+        let references = found.references(7);
+        assert_eq!(references["my own"], "LicenseRef-7-my-own");
+        assert_eq!(references["my-own"], "LicenseRef-7-my-own.2");
+        assert_eq!(references.keys().copied().collect::<Vec<_>>(), ["my own", "my-own", "x"]);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! SPDX 2.3 in JSON (specification, "Package", "File", "Relationship"; JSON schema of the same version).
 
-use super::inventory::{Inventory, Item};
+use super::{
+    inventory::{Inventory, Item},
+    licence::identifier,
+};
+use aule_tree::Hasher;
 use serde::Serialize;
 
 /// What is not known, or not for us to say.
@@ -41,8 +45,7 @@ struct Package {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     version_info: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    supplier: Option<String>,
+    supplier: String,
     download_location: &'static str,
     files_analyzed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,7 +111,7 @@ pub(super) fn document(inventory: &Inventory) -> Document {
         id: ROOT.into(),
         name: inventory.name.clone(),
         version_info: None,
-        supplier: None,
+        supplier: NO_ASSERTION.into(),
         download_location: NO_ASSERTION,
         files_analyzed: false,
         source_info: Some(format!("root filesystem of {system} {version}").trim().to_owned()),
@@ -148,8 +151,7 @@ pub(super) fn document(inventory: &Inventory) -> Document {
         data_license: "CC0-1.0",
         id: "SPDXRef-DOCUMENT",
         name: inventory.name.clone(),
-        // A name that is the same for the same tree and for no other; nothing can be fetched there.
-        document_namespace: format!("https://aule.invalid/spdx/tree/{}", inventory.tree.hex()),
+        document_namespace: namespace(inventory),
         creation_info: CreationInfo { created: inventory.time.clone(), creators: vec!["Tool: aule"] },
         document_describes: vec![ROOT],
         packages,
@@ -159,33 +161,34 @@ pub(super) fn document(inventory: &Inventory) -> Document {
     }
 }
 
+/// A name that is the same for the same document and for no other (clause 6.5); nothing can be fetched there.
+fn namespace(inventory: &Inventory) -> String {
+    let mut hasher = Hasher::new();
+    hasher.field(b"spdx");
+    [&inventory.tree.as_bytes()[..], inventory.name.as_bytes(), inventory.time.as_bytes()]
+        .iter()
+        .for_each(|it| hasher.field(it));
+    format!("https://aule.invalid/spdx/{}", hasher.finish().hex())
+}
+
 fn relationship(from: &'static str, kind: &'static str, to: String) -> Relationship {
     Relationship { spdx_element_id: from, relationship_type: kind, related_spdx_element: to }
 }
 
 fn package(inventory: &Inventory, number: usize, item: &Item, licences: &mut Vec<ExtractedLicence>) -> Package {
-    let reference = |name: &str| format!("LicenseRef-{number}-{}", identifier(name));
-    let declared = item.licences.expression(reference);
-    let mut used = Vec::new();
-    let names = |name: &str| {
-        used_name(&mut used, name);
-        String::new()
-    };
-    collect(item, names);
-    for name in used {
-        let license_id = reference(&name);
-        if licences.iter().all(|it| it.license_id != license_id) {
-            let text = item.licences.texts.get(&name).cloned();
-            let extracted_text = text.unwrap_or_else(|| format!("See /usr/share/doc/{}/copyright.", item.name));
-            licences.push(ExtractedLicence { license_id, name, extracted_text });
-        }
+    let references = item.licences.references(number);
+    let declared = item.licences.expression(|name| references.get(name).cloned().unwrap_or_default());
+    for (name, license_id) in references {
+        let text = item.licences.texts.get(name).cloned();
+        let extracted_text = text.unwrap_or_else(|| format!("See /usr/share/doc/{}/copyright.", item.name));
+        licences.push(ExtractedLicence { license_id, name: name.to_owned(), extracted_text });
     }
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     Package {
         id: format!("SPDXRef-Package-{number}-{}", identifier(&item.name)),
         name: item.name.clone(),
         version_info: text(&item.version),
-        supplier: supplier(&item.maintainer),
+        supplier: supplier(&item.maintainer).unwrap_or_else(|| NO_ASSERTION.into()),
         download_location: NO_ASSERTION,
         files_analyzed: false,
         source_info: Some(format!("built from source package {} {}", item.source.0, item.source.1)),
@@ -202,26 +205,9 @@ fn package(inventory: &Inventory, number: usize, item: &Item, licences: &mut Vec
     }
 }
 
-fn used_name(used: &mut Vec<String>, name: &str) {
-    if !used.iter().any(|it| it == name) {
-        used.push(name.to_owned());
-    }
-}
-
-/// Calls `each` with every name of the package's licences that SPDX does not know.
-fn collect(item: &Item, each: impl FnMut(&str) -> String) {
-    let each = std::cell::RefCell::new(each);
-    let _ = item.licences.expression(|name| (each.borrow_mut())(name));
-}
-
 /// `Name <address>` as SPDX writes whoever supplies something.
 fn supplier(maintainer: &str) -> Option<String> {
     let (name, address) = maintainer.split_once('<')?;
     let (name, address) = (name.trim().trim_matches('"'), address.trim_end_matches('>').trim());
     (!name.is_empty() && address.contains('@')).then(|| format!("Organization: {name} ({address})"))
-}
-
-/// Letters, digits, `.` and `-`, of which identifiers consist.
-fn identifier(name: &str) -> String {
-    name.chars().map(|it| if it.is_ascii_alphanumeric() || it == '.' { it } else { '-' }).collect()
 }
