@@ -221,6 +221,11 @@ fn lines_before(text: &str, part: &str) -> usize {
 impl SourceList {
     /// A source that trusts what the system trusts, for all architectures.
     fn of(uri: &str, suite: &str, components: Vec<String>) -> Result<SourceList, String> {
+        // It would get into locks and artifacts, which are shared.
+        let authority = uri.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+        if let Some((_, host)) = authority.rsplit_once('@') {
+            return Err(format!("the source at `{host}` has a user name or password in its address: use a mirror without"));
+        }
         match (suite.ends_with('/'), components.is_empty()) {
             (true, false) => Err(format!("`{suite}` is the directory of an index, and has no components")),
             (false, true) => Err(format!("the components of `{suite}` are expected")),
@@ -261,6 +266,15 @@ mod tests {
     /// URI, suite and components of each.
     fn shown(sources: &[SourceList]) -> Vec<String> {
         sources.iter().map(|it| format!("{} {} {}", it.uri, it.suite, it.components.join(","))).collect()
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_refused_without_telling_it() {
+        for text in ["deb http://me:secret@a/debian s main\n", "deb [trusted=no] https://secret@a s main\n"] {
+            let error = one_line(text).unwrap_err().to_string();
+            assert!(error.contains("`a`") && !error.contains("secret"), "{error}");
+        }
+        assert!(one_line("deb http://a/@/debian s main\n").is_ok());
     }
 
     #[test]

@@ -63,11 +63,32 @@ fn walk(output: &mut impl Write, place: &Path, path: &TreePath, links: &mut Hash
     } else if kind.is_fifo() {
         entry(What::Fifo { metadata })
     } else if kind.is_file() {
+        let mut file = fs::File::open(place)?;
         entry(What::File { metadata, size: found.len() })?;
-        copy_exactly(&mut fs::File::open(place)?, output, found.len())
+        // What comes next would be taken for the rest of the file.
+        copy_exactly(&mut file, output, found.len())
+            .map_err(|error| io::Error::other(BrokenOff(format!("/{path}: {error}"))))
     } else {
         Err(io::Error::other(format!("/{path}: a device was made, which cannot be")))
     }
+}
+
+/// A file that could not be read to its end, after its size was told.
+#[derive(Debug)]
+pub(crate) struct BrokenOff(String);
+
+impl std::fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
+/// Whether programs in the sandbox gave a file this attribute. Labels of a security module, a file system's properties and
+/// the like are what the host has put on it.
+fn is_of_the_tree(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") || name == b"security.capability"
 }
 
 fn describe(place: &Path, found: &fs::Metadata) -> io::Result<(Metadata, bool)> {
@@ -82,7 +103,7 @@ fn describe(place: &Path, found: &fs::Metadata) -> io::Result<(Metadata, bool)> 
         if name == OPAQUE {
             opaque = true;
         }
-        if name.starts_with(OVERLAY) {
+        if name.starts_with(OVERLAY) || !is_of_the_tree(name) {
             continue;
         }
         let mut value = vec![0; XATTR_MAX];

@@ -1,7 +1,7 @@
 //! The helper: what the program does when it is started as the other side of a sandbox.
 
 use crate::{
-    capture::capture,
+    capture::{BrokenOff, capture},
     enter::enter,
     mounts::{self, Handled, Mounted, Tried},
     protocol::{Program, Reply, Request, receive, send},
@@ -143,6 +143,8 @@ fn inner() -> io::Result<ExitCode> {
         match answer(request, &mut input, &mut output, &mut mounted) {
             Ok(Some(reply)) => send(&mut output, &reply)?,
             Ok(None) => {}
+            // The other side waits for the rest of a file: it sees the end of all instead.
+            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<BrokenOff>()) => return Err(error),
             Err(error) => fail(&mut output, name, &error)?,
         }
         output.flush()?;
@@ -231,6 +233,10 @@ fn plain(name: &str) -> io::Result<&Path> {
     }
 }
 
+/// What a rename says of a name that is taken. (XFS says that a directory with something in it exists.)
+const TAKEN: [io::ErrorKind; 3] =
+    [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::NotADirectory, io::ErrorKind::AlreadyExists];
+
 /// Removes a directory with all below it, however deep that is: what is deeper than two levels is moved up first, so that
 /// neither the length of a path nor the number of open directories grows.
 fn remove(path: &Path) -> io::Result<()> {
@@ -258,7 +264,7 @@ fn remove(path: &Path) -> io::Result<()> {
                 }
                 // A name that is taken by a directory with something in it is passed by.
                 while let Err(error) = fs::rename(inner.path(), path.join(format!("aule-{number}"))) {
-                    if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory) {
+                    if !TAKEN.contains(&error.kind()) {
                         return Err(error);
                     }
                     number += 1;

@@ -67,6 +67,25 @@ pub(crate) fn map(child: u32, search: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
+/// The map that a sandbox of this user has, as a name: what was unpacked in one sandbox has other owners in another map.
+#[must_use]
+pub fn name_of_map() -> String {
+    let user = nix::unistd::geteuid();
+    if user.is_root() {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        // The first row tells maps apart that containers have.
+        let first = map.lines().next().unwrap_or_default();
+        return format!("root-{}", first.split_whitespace().collect::<Vec<_>>().join("-"));
+    }
+    let name = nix::unistd::User::from_uid(user).ok().flatten().map(|user| user.name);
+    let own = [("/etc/subuid", user.as_raw()), ("/etc/subgid", nix::unistd::getegid().as_raw())];
+    let parts = own.map(|(file, id)| {
+        let start = lent(&fs::read_to_string(file).unwrap_or_default(), name.as_deref(), user.as_raw());
+        format!("{id}-{}", start.unwrap_or_default())
+    });
+    parts.join("-")
+}
+
 /// A program in the directories that are searched.
 pub(crate) fn find(search: &[PathBuf], name: &str) -> Option<PathBuf> {
     search.iter().map(|directory| directory.join(name)).find(|path| is_program(path))

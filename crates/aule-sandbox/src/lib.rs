@@ -27,4 +27,5 @@ pub use emulator::Native;
 pub use error::{Result, SandboxError};
 pub use helper::helper;
 pub use host::{Host, Sandbox, Unpacker, View};
+pub use identifiers::name_of_map;
 pub use protocol::{Entry, Exit, Program, What};

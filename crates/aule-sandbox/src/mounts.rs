@@ -136,6 +136,9 @@ impl Mounted {
             let place = dev.join(name);
             fs::write(&place, b"")?;
             tried(format!("showing /dev/{name}"), mount_bind(Path::new("/dev").join(name), &place))?;
+            // It is the host's node: its mode and owner are not to be changed. Writing to it does not ask the mount.
+            let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
+            tried("making read-only", mount_remount(&place, flags, c""))?;
         }
         fs::write(dev.join(NOTHING_RANDOM), b"")?;
         let links = [
@@ -169,6 +172,9 @@ impl Mounted {
             let place = root.join(PLACE);
             fs::write(&place, b"")?;
             tried("showing the emulator", mount_bind(emulator, &place))?;
+            // It is the host's own file: root inside may be root, or its owner, there.
+            let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+            tried("making read-only", mount_remount(&place, flags, c""))?;
             symlink(loader, root.join(LOADER.trim_start_matches('/')))?;
             let place = root.join(NATIVE);
             fs::create_dir(&place)?;

@@ -178,7 +178,7 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) base: Option<PathBuf>,
     /// The archive of Debian packages for a base that names none [default: that of this machine's apt]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = mirror)]
     pub(crate) mirror: Option<String>,
     /// Fail if the lock would have to change
     #[arg(long, conflicts_with = "update")]
@@ -213,7 +213,7 @@ pub(crate) struct LockArguments {
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
     pub(crate) update: Option<Vec<String>>,
     /// The archive of Debian packages for a base that names none [default: that of this machine's apt]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = mirror)]
     pub(crate) mirror: Option<String>,
 }
 
@@ -229,7 +229,7 @@ pub(crate) struct CheckArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) base: Option<PathBuf>,
     /// The archive of Debian packages for a base that names none [default: that of this machine's apt]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = mirror)]
     pub(crate) mirror: Option<String>,
 }
 
@@ -273,4 +273,9 @@ pub(crate) enum BillForm {
     Spdx,
     /// CycloneDX 1.6, JSON
     Cyclonedx,
+}
+
+/// The address of an archive. One with a password is refused: it would get into locks and artifacts.
+fn mirror(text: &str) -> Result<String, aule_recipe::ValueError> {
+    text.parse::<aule_recipe::Url>().map(|_| text.to_owned())
 }

@@ -89,7 +89,8 @@ fn machine_mirror(apt: &Path) -> Option<String> {
             }
             None => list.uri,
         };
-        (uri.starts_with("http://") || uri.starts_with("https://")).then_some(uri)
+        // None with a password: it would get into locks and artifacts.
+        uri.parse::<aule_recipe::Url>().is_ok().then_some(uri)
     })
 }
 

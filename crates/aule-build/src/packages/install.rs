@@ -106,7 +106,7 @@ pub(super) fn install(
 
 /// The tree as directories and files: from an earlier build, or made now.
 fn tree(request: &BuildRequest<'_>, sandbox: &mut Sandbox, stage: &Stage) -> Result<String> {
-    let name = format!("tree-{}", stage.tree.digest().hex());
+    let name = format!("tree-{}{}", stage.tree.digest().hex(), trees::suffix());
     if sandbox.has(&name)? {
         return Ok(name);
     }
@@ -202,14 +202,15 @@ fn show(request: &BuildRequest<'_>, directory: &Path, plan: &Plan) -> Result<Str
     Ok(name.into())
 }
 
-/// Removes all trees of a kind but this one and those that were made last.
+/// Removes all trees of a kind but this one and those that were made last. Those of other maps are left to whoever made them.
 fn forget_old(directory: &Path, sandbox: &mut Sandbox, kind: &str, used: &str) -> Result<()> {
     let failed = |source| BuildError::Sandbox(SandboxError::Input(source));
     let mut trees = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(kind) && name != used {
+        let is_own = name.strip_suffix(".part").unwrap_or(&name).ends_with(&trees::suffix());
+        if name.starts_with(kind) && is_own && name != used {
             let modified = entry.metadata().and_then(|it| it.modified()).map_err(failed)?;
             trees.push((name.ends_with(".part"), modified, name));
         }

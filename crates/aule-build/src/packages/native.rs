@@ -10,6 +10,7 @@ use super::{
     indices::{self, Fetched},
     install::STATUS,
     system::{System, Trusted},
+    trees,
 };
 use crate::{BuildError, BuildRequest, Result, key::step_key, stage::Stage};
 use aule_deb::{
@@ -27,7 +28,7 @@ use std::{
 };
 
 /// Changes when the layer is made in another way.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Packages whose programs stand in, and the names of those that do not, as they tell of the machine that they run on.
 const PACKAGES: [(&str, &[&str]); 32] = [
     ("bash", &[]),
@@ -47,7 +48,8 @@ const PACKAGES: [(&str, &[&str]); 32] = [
     ("mawk", &[]),
     ("openssh-client", &[]),
     ("openssl", &[]),
-    ("passwd", &[]),
+    // These load modules of PAM from a directory of the tree, where this machine's are not.
+    ("passwd", &["chage", "chfn", "chgpasswd", "chpasswd", "chsh", "expiry", "newusers", "passwd"]),
     ("perl", &[]),
     ("perl-base", &[]),
     ("procps", &[]),
@@ -123,10 +125,13 @@ pub(super) fn find(
     let remembered: Option<Vec<Remembered>> = request.store.step_result(key)?;
     let packages = match remembered {
         Some(found) => found.into_iter().map(Remembered::package).collect(),
-        None => match sources(stage).and_then(|sources| choose(request, merged, native, &wanted, sources)) {
+        None => match sources(stage).and_then(|sources| {
+            let found = choose(request, merged, native, &wanted, sources)?;
+            debs::fetch(request, &found)?;
+            Ok(found)
+        }) {
             Ok(found) => {
                 let blobs: Vec<Digest> = found.iter().map(debs::digest).collect();
-                debs::fetch(request, &found)?;
                 let remembered: Vec<Remembered> = found.iter().map(Remembered::of).collect();
                 request.store.set_step_result(key, &blobs, &remembered)?;
                 found
@@ -148,7 +153,7 @@ pub(super) fn find(
     hasher.field(&VERSION.to_le_bytes());
     hasher.field(plan.architecture.as_bytes());
     packages.iter().for_each(|it| hasher.field(&it.sha256.0));
-    let directory = format!("native-{}", hasher.finish().hex());
+    let directory = format!("native-{}{}", hasher.finish().hex(), trees::suffix());
     Ok(Some(Programs { native, packages, directory }))
 }
 

@@ -45,6 +45,8 @@ const LEFT_OUT: &[&str] = &[
     "var/lib/systemd/random-seed",
     "var/lib/systemd/credential.secret",
     "etc/hostid",
+    "etc/nvme/hostid",
+    "etc/nvme/hostnqn",
     // Caches that hold inode numbers, times or the order of a directory.
     "var/cache/ldconfig/aux-cache",
     "var/lib/systemd/catalog/database",

@@ -35,6 +35,11 @@ pub(super) fn lock(host: &Host, wait: impl FnOnce()) -> Result<File> {
     Ok(lock)
 }
 
+/// The end of the names of trees that this user's sandbox has unpacked: in that of another the owners are others.
+pub(super) fn suffix() -> String {
+    format!("-for-{}", aule_sandbox::name_of_map())
+}
+
 /// Removes all that the sandbox keeps in the store for later builds, and gives how many trees it was; with `dry_run` it only
 /// counts.
 ///
