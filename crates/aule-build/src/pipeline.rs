@@ -365,7 +365,10 @@ fn finish(
 
     let reference = format!("{}:{}", recipe.name, merged.variant);
     let bills = match &origin {
-        Some(_) => Some(chain.output("sbom", &reference, None, |stage| sbom::make(store, stage, &reference))?),
+        // Their time is the build's date.
+        Some(_) => Some(chain.output("sbom", &(&reference, date.seconds, date.nanoseconds), None, |stage| {
+            sbom::make(store, stage, &reference)
+        })?),
         None => None,
     };
 

@@ -207,6 +207,7 @@ fn walk(
     }
     let source = lock.map(|lock| decisive::source_key(request, merged, lock, &imported.base)).transpose()?;
     walk.output_of("source", source.ok_or_else(|| "it depends on the lock".to_owned()))?;
-    walk.output("sbom", &format!("{}:{}", recipe.name, merged.variant), None)?;
+    let reference = format!("{}:{}", recipe.name, merged.variant);
+    walk.output("sbom", &(&reference, date.seconds, date.nanoseconds), None)?;
     walk.end()
 }

@@ -224,7 +224,9 @@ impl SourceList {
         // It would get into locks and artifacts, which are shared.
         let authority = uri.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
         if let Some((_, host)) = authority.rsplit_once('@') {
-            return Err(format!("the source at `{host}` has a user name or password in its address: use a mirror without"));
+            return Err(format!(
+                "the source at `{host}` has a user name or password in its address: use a mirror without"
+            ));
         }
         match (suite.ends_with('/'), components.is_empty()) {
             (true, false) => Err(format!("`{suite}` is the directory of an index, and has no components")),

@@ -213,9 +213,11 @@ fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed,
     let done = download(&wanted, &request.store.downloads(), &progress).map_err(failed)?;
     let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(format!("{url}: {error}"));
     let file = File::open(&done.path).map_err(|error| wrong(&error))?;
-    let mut text = String::new();
-    let read = decoded(path, file).and_then(|reader| reader.take(INDEX_MAX as u64 + 1).read_to_string(&mut text));
+    let mut text = Vec::new();
+    let read = decoded(path, file).and_then(|reader| reader.take(INDEX_MAX as u64 + 1).read_to_end(&mut text));
     read.map_err(|error| wrong(&error))?;
+    // A name in an older encoding is no reason to do without all packages.
+    let text = String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
     let (packages, left_out) = Index::parse_index(text).map_err(|error| wrong(&error))?;
     if let Some(first) = left_out.first {
         let count = left_out.count;

@@ -145,7 +145,11 @@ fn loose(stage: &Stage, owned: &BTreeSet<TreePath>) -> Result<Vec<Loose>> {
             Some(_) => continue,
         };
         let sha1 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        files.push(Loose { path: path.as_bytes().escape_ascii().to_string(), sha256, sha1 });
+        let path = match str::from_utf8(path.as_bytes()) {
+            Ok(text) => text.to_owned(),
+            Err(_) => path.as_bytes().escape_ascii().to_string(),
+        };
+        files.push(Loose { path, sha256, sha1 });
     }
     Ok(files)
 }

@@ -184,6 +184,14 @@ fn versions_and_sources() {
 }
 
 #[test]
+fn nothing_goes_back_to_an_earlier_version_unasked() {
+    let world = World::new("libfoo 1.1", "libfoo 1.0\nlibfoo-dev 1.0; Depends: libfoo (= 1.0)");
+    world.done(&["libfoo-dev"], &[]).unwrap_err();
+    assert_eq!(world.done(&["libfoo"], &[]).unwrap(), "");
+    assert_eq!(world.done(&["libfoo-dev", "libfoo=1.0"], &[]).unwrap(), "+libfoo 1.0, +libfoo-dev 1.0");
+}
+
+#[test]
 fn other_architectures() {
     let offered = "a 1; Depends: python:any\nb 1; Depends: perl:any\nc 1; Depends: python:armhf\nd 1; Depends: python:arm64\n\
                    python 3; Multi-Arch: allowed\nperl 5; Multi-Arch: foreign";

@@ -97,7 +97,11 @@ impl<'a> Universe<'a> {
         for name in order {
             let Some((_, version, source, package)) = best.remove(name) else { continue };
             let version = version.map_or_else(|| package.parsed_version(), Ok)?;
-            universe.add(package, version, false, Some(source));
+            // What is installed is apt's candidate where only earlier versions are offered.
+            let is_asked = versions.get(package.name).is_some_and(|version| *version == package.version);
+            if is_asked || universe.installed(package.name).is_none_or(|it| it.version <= version) {
+                universe.add(package, version, false, Some(source));
+            }
         }
         universe.find_providers()?;
         Ok(universe)
@@ -110,7 +114,7 @@ impl<'a> Universe<'a> {
             self.names.push((package.name, Vec::new()));
         }
         let Some((_, of_name)) = self.names.get_mut(name) else { return };
-        // What is installed is not installed again from a source that has the same; nor an earlier version, unasked.
+        // What is installed is not installed again from a source that has the same.
         let known =
             of_name.iter().copied().find(|number| self.candidates.get(*number).is_some_and(|it| it.version == version));
         if let Some(known) = known.and_then(|number| self.candidates.get_mut(number)) {
