@@ -93,13 +93,22 @@ struct Question<'a> {
 
 /// Finds what has to be done to the base.
 pub(crate) fn plan(request: &BuildRequest<'_>, merged: &Merged, imported: &ImportedBase) -> Result<Plan> {
+    let is_locked = is_of_this_base(request, &request.lock, merged, imported.lock.as_ref());
+    plan_with(request, merged, imported, is_locked)
+}
+
+/// As [`plan`], for the base that the lock was written beside, whatever image that was.
+pub(crate) fn plan_again(request: &BuildRequest<'_>, merged: &Merged, imported: &ImportedBase) -> Result<Plan> {
+    plan_with(request, merged, imported, true)
+}
+
+fn plan_with(request: &BuildRequest<'_>, merged: &Merged, imported: &ImportedBase, is_locked: bool) -> Result<Plan> {
     let wanted = &merged.recipe.packages;
     if wanted.is_empty() {
         return Ok(Plan::default());
     }
     let stage = Stage::open(request.store, std::slice::from_ref(&imported.base.layer), Timestamp::from_seconds(0))?;
     let system = System::read(&stage, merged)?;
-    let is_locked = is_of_this_base(request, &request.lock, merged, imported.lock.as_ref());
     let question = Question {
         merged,
         key: "packages.install",
@@ -165,27 +174,61 @@ fn answer(
         return ahead::answer(request, question, sources);
     }
     let (system, locked) = (question.system, question.locked);
-    let index = debs::index(request, &system.architecture, locked);
-    let index = match (index, request.lock_mode) {
-        (Ok(index), _) => index,
-        // What cannot be had any more is looked for anew.
-        (Err(BuildError::Download(error)), LockMode::Add) => {
-            request.observer.note(&format!("a package of the lock cannot be fetched: {error}"));
-            Packages::default()
+    let (there, missing) = match request.lock_mode {
+        LockMode::Locked => {
+            debs::fetch(request, debs::fitting(locked, &system.architecture))?;
+            (locked.to_vec(), Vec::new())
         }
-        (Err(error), _) => return Err(error),
+        // What cannot be had any more is looked for in the indices.
+        LockMode::Add => {
+            let missing = debs::fetch_what_can_be(request, debs::fitting(locked, &system.architecture))?;
+            let (missing, there) = locked.iter().cloned().partition(|it| missing.contains(it));
+            (there, missing)
+        }
     };
-    let pinned: Vec<LockedPackage> = if index.is_empty() { Vec::new() } else { locked.to_vec() };
-    match from_lock(question, &index, &pinned) {
-        Ok(plan) => {
-            note_what_goes(request, question, &plan);
-            return Ok(plan);
+    let index = debs::index(request, &system.architecture, &there)?;
+    if missing.is_empty() {
+        match from_lock(question, &index, &there) {
+            Ok(plan) => {
+                note_what_goes(request, question, &plan);
+                return Ok(plan);
+            }
+            Err(_) if request.lock_mode == LockMode::Add => {}
+            Err(reason) => return Err(not_in_the_lock(request, &reason)),
         }
-        Err(_) if request.lock_mode == LockMode::Add => {}
-        Err(reason) => return Err(not_in_the_lock(request, &reason)),
     }
     let fetched = indices::fetch(request, system, &sources()?, &question.merged.recipe.packages)?;
+    // The very file may be at another place now; else another version takes its place.
+    let mut text: String = index.iter().map(|it| format!("{}\n\n", it.paragraph().text())).collect();
+    let mut pinned = there;
+    for (paragraph, package) in listed(&missing, &fetched).0 {
+        text.push_str(&paragraph);
+        pinned.push(package);
+    }
+    let index = Packages::parse(text).map_err(|error| BuildError::Packages(error.to_string()))?;
     from_all(request, question, (index, pinned), fetched)
+}
+
+/// What the indices say of locked packages, each with where it is by them; and those of which they say nothing.
+fn listed(packages: &[LockedPackage], fetched: &[Fetched]) -> (Vec<(String, LockedPackage)>, Vec<LockedPackage>) {
+    let by_name: Vec<_> = fetched.iter().map(|it| (it, it.packages.by_name())).collect();
+    let (mut found, mut unknown) = (Vec::new(), Vec::new());
+    for package in packages {
+        let of_its_name = by_name.iter().flat_map(|(fetched, names)| {
+            let numbers = names.get(package.name.as_str()).into_iter().flatten();
+            numbers.filter_map(|number| Some((*fetched, fetched.packages.get(*number)?)))
+        });
+        // The very file that the lock pins, by its digest.
+        let mut same = of_its_name.filter_map(|(fetched, listed)| {
+            let now = locked(fetched, &listed).ok().filter(|it| it.sha256 == package.sha256)?;
+            Some((format!("{}\n\n", listed.paragraph().text()), now))
+        });
+        match same.next() {
+            Some(one) => found.push(one),
+            None => unknown.push(package.clone()),
+        }
+    }
+    (found, unknown)
 }
 
 /// The answer of the lock alone, whose packages `index` describes; else the reason why it is none, in words.
@@ -195,7 +238,7 @@ fn from_lock(question: &Question<'_>, index: &Packages, pinned: &[LockedPackage]
         return Err("it holds no packages".into());
     }
     match solve(question, &[(index, LOCKED, &Origin::Lock(pinned.to_vec()))]) {
-        Ok(plan) => question.unknown(&plan).map_or(Ok(plan), Err),
+        Ok(Solved { plan, .. }) => question.unknown(&plan).map_or(Ok(plan), Err),
         Err(Unsolved::Resolve(error)) => Err(in_short(&error)),
         Err(Unsolved::Build(error)) => Err(error.to_string()),
     }
@@ -230,12 +273,33 @@ fn from_all(
             request.observer.note(&message);
         }
     }
-    let plan = solved.map_err(|error| match error {
+    let plan = solved.and_then(|first| alone(question, first)).map_err(|error| match error {
         Unsolved::Resolve(error) => at_its_place(question, error),
         Unsolved::Build(error) => error,
     })?;
     note_what_goes(request, question, &plan);
     Ok(plan)
+}
+
+/// The answer that the chosen packages give when they are all there is, which is what the lock gives the next time: among more of
+/// them other alternatives may have been met first.
+fn alone(question: &Question<'_>, mut answer: Solved) -> std::result::Result<Plan, Unsolved> {
+    loop {
+        let index = Packages::parse(answer.chosen).map_err(|error| BuildError::Packages(error.to_string()))?;
+        let next = solve(question, &[(&index, LOCKED, &Origin::Lock(answer.plan.pins()))])?;
+        // Every round has some fewer packages, or it is the last.
+        if next.plan.install.len() >= answer.plan.install.len() {
+            return Ok(next.plan);
+        }
+        answer = next;
+    }
+}
+
+/// A solution.
+struct Solved {
+    plan: Plan,
+    /// What the packages that come say of themselves, in the form of an index.
+    chosen: String,
 }
 
 /// Says what has to go that nobody named.
@@ -286,7 +350,7 @@ impl Question<'_> {
     }
 }
 
-fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> std::result::Result<Plan, Unsolved> {
+fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> std::result::Result<Solved, Unsolved> {
     let system = question.system;
     let given: Vec<Source<'_>> =
         sources.iter().map(|(packages, priority, _)| Source { packages, priority: *priority }).collect();
@@ -298,11 +362,16 @@ fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> std:
         let essential: BTreeSet<&str> = essential.filter(fits).map(|it| it.name).collect();
         wanted.extend(essential.into_iter().map(str::to_owned));
     }
+    // A set: the order of a recipe's list changes nothing.
+    wanted.sort_unstable();
+    wanted.dedup();
     let universe = Universe::new(&system.architecture, &system.installed, &given, &wanted).map_err(index)?;
     let asked = Request { install: wanted, remove: question.remove.to_vec() };
     let solution = universe.resolve(&asked).map_err(Unsolved::Resolve)?;
-    let mut install = Vec::new();
+    let (mut install, mut chosen) = (Vec::new(), String::new());
     for (source, package) in &solution.install {
+        chosen.push_str(package.paragraph().text());
+        chosen.push_str("\n\n");
         let (_, _, origin) = sources.get(*source).ok_or(BuildError::Internal("a package is of no source"))?;
         install.push(deb(origin, package)?);
     }
@@ -313,7 +382,8 @@ fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> std:
     let remove = solution.remove.iter().map(|package| package.name.to_owned()).collect();
     let kept = |package: &Package<'_>| KeptPackage { name: package.name.into(), version: package.version.into() };
     let kept = solution.kept.iter().map(kept).collect();
-    Ok(Plan { install, remove, automatic, kept, architecture: system.architecture.clone() })
+    let plan = Plan { install, remove, automatic, kept, architecture: system.architecture.clone() };
+    Ok(Solved { plan, chosen })
 }
 
 /// An error in one line.
@@ -368,7 +438,10 @@ fn deb(origin: &Origin, package: &Package<'_>) -> Result<Deb> {
     let locked = match origin {
         Origin::Index(fetched) => locked(fetched, package)?,
         Origin::Lock(pinned) => {
-            let same = |it: &&LockedPackage| it.name == package.name && it.version == package.version;
+            let same = |it: &&LockedPackage| {
+                (it.name.as_str(), it.architecture.as_str(), it.version.as_str())
+                    == (package.name, package.architecture, package.version)
+            };
             pinned.iter().find(same).cloned().ok_or(BuildError::Internal("a package of the lock is not in it"))?
         }
     };
@@ -398,6 +471,7 @@ fn locked(source: &Fetched, package: &Package<'_>) -> Result<LockedPackage> {
         url: format!("{}/{}", source.uri, path.ok_or_else(|| wrong("path"))?),
         size: package.get("Size").and_then(|it| it.parse().ok()).ok_or_else(|| wrong("size"))?,
         sha256: sha256.ok_or_else(|| wrong("SHA-256"))?,
+        variants: Vec::new(),
     })
 }
 

@@ -40,7 +40,8 @@ pub fn lock(request: &BuildRequest<'_>, merged: &Merged) -> Result<Lock> {
     {
         // What such a base is made of is known before it is made.
         let wanted = packages::bootstrap::find(request, merged, packages)?;
-        let base = Lock { suite: Some(packages.suite_line()), packages: wanted.plan.pins(), ..Lock::default() };
+        let suite = Some(packages.suite_line());
+        let base = Lock { suite, base_packages: wanted.plan.pins(), ..Lock::default() };
         pin_base(&mut pins.lock, &base, &packages::Plan::default());
         return Ok(pins.lock);
     }
@@ -97,7 +98,7 @@ impl Found {
                 replaced: false,
                 verified: "indices signed by the recipe's key".into(),
             };
-            let lock = Lock { suite: Some(suite), packages: pins, ..Lock::default() };
+            let lock = Lock { suite: Some(suite), base_packages: pins, ..Lock::default() };
             return Ok(Found { imported, lock, origin });
         }
         let wanted = WantedBase::find(request, merged)?;
@@ -120,9 +121,10 @@ impl Found {
 pub(crate) fn pin_base(lock: &mut Lock, of: &Lock, plan: &packages::Plan) {
     lock.base.clone_from(&of.base);
     lock.suite.clone_from(&of.suite);
-    lock.packages = of.packages.iter().cloned().chain(plan.pins()).collect();
+    lock.base_packages.clone_from(&of.base_packages);
+    lock.base_packages.sort_unstable();
+    lock.packages = plan.pins();
     lock.packages.sort_unstable();
-    lock.packages.dedup();
     lock.kept.clone_from(&plan.kept);
 }
 
@@ -152,9 +154,11 @@ pub fn rebuild(request: &BuildRequest<'_>, of: &Build) -> Result<BuildOutcome> {
     }
     let key = step_key("base", &source.base.info.image)?;
     let imported = ImportedBase { base: source.base, key, cached: true, lock: lock.base };
-    let plan = packages::plan(&request, &merged, &imported)?;
+    let plan = packages::plan_again(&request, &merged, &imported)?;
     // Those of a base of packages stand in its layer.
-    pins.lock.packages = if lock.suite.is_some() { lock.packages } else { plan.pins() };
+    pins.lock.base_packages = lock.base_packages;
+    pins.lock.packages = plan.pins();
+    pins.lock.packages.sort_unstable();
     pins.lock.kept.clone_from(&plan.kept);
     finish(&request, &merged, imported, pins, &plan, None)
 }
@@ -355,7 +359,8 @@ fn finish(
     let descriptor = match found {
         Some(found) => found,
         None => {
-            let made = source::make(store, &source, request.inputs, &pins.lock.packages, request.jobs)?;
+            let packages = pins.lock.all_packages();
+            let made = source::make(store, &source, request.inputs, &packages, request.jobs)?;
             store.set_step_result(key, &artifact::blobs(store, std::slice::from_ref(&made))?, &made)?;
             made
         }

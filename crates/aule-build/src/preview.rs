@@ -26,7 +26,7 @@ use packages::PlanAhead;
 pub use report::{
     Against, Change, Comparison, Download, DownloadKind, Knowledge, PackageChange, Packages, Preview, Step, StepState,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use steps::Walk;
 
 /// Says what [`build()`](crate::build()) would do with the same request.
@@ -122,12 +122,8 @@ fn lock(request: &BuildRequest<'_>, base: &BaseAhead, plan: &PlanAhead, fetched:
         PlanAhead::Pinned(..) | PlanAhead::Unknown(_) => {
             pin_base(&mut lock, &base.lock, &crate::packages::Plan::default());
             // Those of the lock stay until somebody knows better.
-            let there: BTreeSet<_> =
-                lock.packages.iter().map(|it| (it.name.clone(), it.architecture.clone())).collect();
-            let others = request.lock.packages.iter();
-            let others = others.filter(|it| !there.contains(&(it.name.clone(), it.architecture.clone())));
-            lock.packages.extend(others.cloned());
-            lock.packages.sort_unstable();
+            lock.packages.clone_from(&request.lock.packages);
+            lock.kept.clone_from(&request.lock.kept);
             unknown.push("which packages are installed".into());
         }
     }

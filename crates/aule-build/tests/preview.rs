@@ -45,7 +45,7 @@ fn look(bench: &Bench, recipe: &Path, with: Option<&BuildOutcome>) -> Result<Pre
     });
     let request = BuildRequest { store: &store, ..bench.request(1) };
     let with = build.as_ref().map(|build| ("test:default", build));
-    let comparison = Comparison { build: with, lock: &Lock::default(), sole_variant: true };
+    let comparison = Comparison { build: with, lock: &Lock::default() };
     let found = preview(&request, &merged(recipe), &comparison);
     drop(store);
     assert!(listing(bench.path()) == before, "something was written");
@@ -132,7 +132,7 @@ fn mistakes_are_those_of_a_build() {
 fn a_store_that_could_change_is_refused_and_one_that_is_not_there_is_not_made() {
     let bench = Bench::new();
     let recipe = bench.recipe("");
-    let with = Comparison { build: None, lock: &Lock::default(), sole_variant: true };
+    let with = Comparison { build: None, lock: &Lock::default() };
     let refused = preview(&bench.request(1), &merged(&recipe), &with);
     assert!(matches!(refused, Err(BuildError::Internal(_))));
     let root = bench.path().join("none/store");

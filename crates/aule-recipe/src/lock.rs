@@ -18,9 +18,9 @@ use crate::yaml::{KeyRule, Node, Value, emit, parse};
 /// The version that this program writes and reads.
 const VERSION: &str = "1";
 
-const KEYS: &[&str] = &["version", "base", "suite", "packages", "kept", "files"];
+const KEYS: &[&str] = &["version", "base", "suite", "base_packages", "packages", "kept", "files"];
 const BASE_KEYS: &[&str] = &["url", "size", "sha256", "verified"];
-const PACKAGE_KEYS: &[&str] = &["name", "version", "architecture", "url", "size", "sha256"];
+const PACKAGE_KEYS: &[&str] = &["name", "version", "architecture", "url", "size", "sha256", "variants"];
 const FILE_KEYS: &[&str] = &["url", "size", "sha256"];
 
 /// A lock file.
@@ -30,7 +30,9 @@ pub struct Lock {
     pub base: Option<LockedBase>,
     /// Of which suite the packages of the base are, if it is made of packages ([`crate::BasePackages::suite_line`]).
     pub suite: Option<String>,
-    /// Every package that an installation brings, sorted by name, architecture and version.
+    /// Every package that such a base is made of, sorted likewise.
+    pub base_packages: Vec<LockedPackage>,
+    /// Every package that an installation on the base brings, sorted by name, architecture and version.
     pub packages: Vec<LockedPackage>,
     /// Every package that was asked for and that the base had already, sorted.
     pub kept: Vec<KeptPackage>,
@@ -66,6 +68,15 @@ pub struct LockedPackage {
     pub size: u64,
     /// Digest of the `.deb`.
     pub sha256: Sha256,
+    /// The variants of the recipe that use it, sorted; empty where all of them do.
+    pub variants: Vec<String>,
+}
+
+impl LockedPackage {
+    /// Whether a variant uses it.
+    pub fn is_of(&self, variant: &str) -> bool {
+        self.variants.is_empty() || self.variants.iter().any(|it| it == variant)
+    }
 }
 
 /// A package that was asked for and that the base had, in the version that was right then: `nano 8.4`.
@@ -137,18 +148,10 @@ impl Lock {
         if let Some(suite) = &self.suite {
             map.string("suite", suite);
         }
-        let packages: BTreeSet<&LockedPackage> = self.packages.iter().collect();
-        let packages = packages.into_iter().map(|package| {
-            let mut entry = Builder::default();
-            entry.string("name", &package.name);
-            entry.string("version", &package.version);
-            entry.string("architecture", &package.architecture);
-            entry.string("url", &package.url);
-            entry.plain("size", &package.size.to_string());
-            entry.string("sha256", &package.sha256.to_string());
-            node(Value::Map(entry.0))
-        });
-        map.put("packages", node(Value::List(packages.collect())));
+        if !self.base_packages.is_empty() {
+            map.put("base_packages", packages_node(&self.base_packages));
+        }
+        map.put("packages", packages_node(&self.packages));
         // Most locks have none, and say nothing of it.
         if !self.kept.is_empty() {
             let kept: BTreeSet<&KeptPackage> = self.kept.iter().collect();
@@ -166,6 +169,11 @@ impl Lock {
         let header =
             "# Written by `aule lock`: what the recipe's URLs and packages stood for. Commit it; do not edit it.\n";
         format!("{header}{}", emit(&node(Value::Map(map.0)), None)).into_bytes()
+    }
+
+    /// All packages, those of the base and those that are installed on it, each once.
+    pub fn all_packages(&self) -> BTreeSet<&LockedPackage> {
+        self.base_packages.iter().chain(&self.packages).collect()
     }
 
     /// The entry of a fetched file.
@@ -242,6 +250,7 @@ impl Lock {
                 LockItem::Suite(suite) => {
                     if self.suite.as_ref() == Some(suite) {
                         self.suite = None;
+                        self.base_packages.clear();
                         self.packages.clear();
                         self.kept.clear();
                     }
@@ -310,6 +319,24 @@ impl fmt::Display for LockDifference {
     }
 }
 
+fn packages_node(packages: &[LockedPackage]) -> Node {
+    let packages: BTreeSet<&LockedPackage> = packages.iter().collect();
+    let packages = packages.into_iter().map(|package| {
+        let mut entry = Builder::default();
+        entry.string("name", &package.name);
+        entry.string("version", &package.version);
+        entry.string("architecture", &package.architecture);
+        entry.string("url", &package.url);
+        entry.plain("size", &package.size.to_string());
+        entry.string("sha256", &package.sha256.to_string());
+        if !package.variants.is_empty() {
+            entry.strings("variants", &package.variants);
+        }
+        node(Value::Map(entry.0))
+    });
+    node(Value::List(packages.collect()))
+}
+
 const RENEW: &str = "`aule lock` writes a new lock";
 
 fn read(cx: &mut Context<'_>, root: &Node) -> Lock {
@@ -333,6 +360,10 @@ fn read(cx: &mut Context<'_>, root: &Node) -> Lock {
     if let Some(node) = root.get("suite") {
         lock.suite = cx.string(node, "the suite").map(str::to_owned);
     }
+    if let Some(node) = root.get("base_packages") {
+        let items = cx.list(node, "`base_packages`");
+        lock.base_packages = items.iter().filter_map(|item| read_package(cx, item)).collect();
+    }
     if let Some(node) = root.get("packages") {
         let items = cx.list(node, "`packages`");
         lock.packages = items.iter().filter_map(|item| read_package(cx, item)).collect();
@@ -352,6 +383,7 @@ fn read(cx: &mut Context<'_>, root: &Node) -> Lock {
             }
         }
     }
+    lock.base_packages.sort_unstable();
     lock.packages.sort_unstable();
     lock.kept.sort_unstable();
     lock.files.sort_unstable();
@@ -415,8 +447,15 @@ fn read_package(cx: &mut Context<'_>, node: &Node) -> Option<LockedPackage> {
     let (name, version, architecture) = (word("name"), word("version"), word("architecture"));
     let (url, size) = (url(cx, node, what), size(cx, node, what));
     let sha256 = parsed(cx, node, "sha256", what);
+    let mut variants = Vec::new();
+    if let Some(node) = node.get("variants") {
+        for item in cx.list(node, "`variants`") {
+            variants.extend(cx.letters(item, "a variant").map(str::to_owned));
+        }
+        variants.sort_unstable();
+    }
     let (name, architecture, version) = (name?, architecture?, version?);
-    Some(LockedPackage { name, architecture, version, url: url?, size: size?, sha256: sha256? })
+    Some(LockedPackage { name, architecture, version, url: url?, size: size?, sha256: sha256?, variants })
 }
 
 fn read_kept(cx: &mut Context<'_>, node: &Node) -> Option<KeptPackage> {

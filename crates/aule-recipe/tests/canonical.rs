@@ -185,6 +185,7 @@ fn sample_lock() -> Lock {
             sha256: digest(0x11),
             verified: "signature by 8439 38DF: good".into(),
         }),
+        base_packages: Vec::new(),
         packages: vec![
             LockedPackage {
                 name: "zstd".into(),
@@ -193,6 +194,7 @@ fn sample_lock() -> Lock {
                 url: "https://example.org/zstd.deb".into(),
                 size: 22,
                 sha256: digest(0x22),
+                variants: Vec::new(),
             },
             LockedPackage {
                 name: "nfs-common".into(),
@@ -201,6 +203,7 @@ fn sample_lock() -> Lock {
                 url: "https://example.org/nfs.deb".into(),
                 size: 33,
                 sha256: digest(0x33),
+                variants: Vec::new(),
             },
         ],
         kept: Vec::new(),

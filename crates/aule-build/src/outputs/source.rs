@@ -18,7 +18,10 @@ use aule_store::{
 };
 use aule_tree::{Digest, Inode, Kind, LayerEntry, Metadata, Timestamp, Tree, TreePath, What};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 /// The base as a build remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +70,7 @@ pub(crate) fn make(
     store: &Store,
     source: &Source,
     inputs: &dyn Inputs,
-    packages: &[LockedPackage],
+    packages: &BTreeSet<&LockedPackage>,
     jobs: usize,
 ) -> Result<Descriptor> {
     let overlays: Vec<&LocalPath> = source.recipe.overlays.iter().collect();

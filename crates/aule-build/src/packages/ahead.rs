@@ -2,16 +2,16 @@
 //! that the store has, and of the others from the signed indices, as far as these list the very same files.
 
 use super::{
-    Plan, Question, debs, from_all, from_lock, indices, is_of_this_base, not_in_the_lock,
+    Plan, Question, debs, from_all, from_lock, indices, is_of_this_base, listed, not_in_the_lock,
     system::{STATUS, Trusted},
 };
 use crate::{BuildError, BuildRequest, LockMode, Result};
 use aule_deb::{
     archive::{DebError, What},
-    index::{Package, Packages},
+    index::Packages,
     version::Version,
 };
-use aule_recipe::{Lock, LockedBase, LockedPackage, Merged, Sha256};
+use aule_recipe::{Base, Lock, LockedBase, LockedPackage, Merged};
 use aule_store::layer::Contents;
 use aule_tree::{Inode, Tree, TreePath};
 use std::{cmp::Ordering, collections::BTreeMap};
@@ -51,23 +51,11 @@ pub(super) fn answer(
             false => BuildError::NotAtHand(format!("{}, and no index describes them: {error}", not_there(&missing))),
         })?;
     let mut text: String = own.iter().map(|it| format!("{}\n\n", it.paragraph().text())).collect();
-    let mut unknown = Vec::new();
-    let by_name: Vec<_> = fetched.iter().map(|it| (&it.packages, it.packages.by_name())).collect();
-    for package in missing {
-        let listed = by_name.iter().flat_map(|(packages, names)| {
-            let numbers = names.get(package.name.as_str()).into_iter().flatten();
-            numbers.filter_map(|number| packages.get(*number))
-        });
-        let found = listed.into_iter().find(|it| is_same(it, &package));
-        match found {
-            Some(found) => text.push_str(&format!("{}\n\n", found.paragraph().text())),
-            None => unknown.push(package),
-        }
-    }
+    let (described, unknown) = listed(&missing, &fetched);
+    described.into_iter().for_each(|(paragraph, _)| text.push_str(&paragraph));
     if !unknown.is_empty() {
         return Err(BuildError::NotAtHand(format!("{}, and no index lists them any more", not_there(&unknown))));
     }
-    drop(by_name);
     let index = Packages::parse(text).map_err(|error| BuildError::Packages(error.to_string()))?;
     if !all_there {
         match from_lock(question, &index, question.locked) {
@@ -84,12 +72,6 @@ pub(super) fn answer(
 fn locked_for<'a>(question: &'a Question<'_>) -> impl Iterator<Item = &'a LockedPackage> {
     let architecture = &question.system.architecture;
     question.locked.iter().filter(move |it| it.architecture == *architecture || it.architecture == "all")
-}
-
-/// Whether an index means the very file that the lock pins.
-fn is_same(listed: &Package<'_>, locked: &LockedPackage) -> bool {
-    let sha256: Option<Sha256> = listed.get("SHA256").and_then(|it| it.parse().ok());
-    sha256 == Some(locked.sha256)
 }
 
 /// `the store does not have a, b and 3 more packages of the lock`
@@ -112,6 +94,16 @@ pub(crate) fn pinned<'a>(
     match is_of_this_base(request, lock, merged, now) {
         true => &lock.packages,
         false => &[],
+    }
+}
+
+/// What `lock` pins for a base that is made of packages.
+pub(crate) fn pinned_base<'a>(request: &BuildRequest<'_>, lock: &'a Lock, merged: &Merged) -> &'a [LockedPackage] {
+    match (&merged.recipe.base, &request.base) {
+        (Base::Packages { packages }, None) if lock.suite.as_ref() == Some(&packages.suite_line()) => {
+            &lock.base_packages
+        }
+        _ => &[],
     }
 }
 

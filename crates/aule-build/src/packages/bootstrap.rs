@@ -137,7 +137,7 @@ fn plan(request: &BuildRequest<'_>, merged: &Merged, wanted: &BasePackages) -> R
         remove: &[],
         essential: true,
         system: &system,
-        locked: if is_locked { &request.lock.packages } else { &[] },
+        locked: if is_locked { &request.lock.base_packages } else { &[] },
         // There is no base that could have anything.
         kept: &[],
     };

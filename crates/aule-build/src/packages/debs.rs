@@ -6,12 +6,14 @@ use aule_deb::{
     index::Packages,
 };
 use aule_recipe::LockedPackage;
+use aule_store::download::DownloadError;
 use aule_tree::{Digest, Timestamp};
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::BufReader,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -26,11 +28,80 @@ pub(super) fn fetch<'a>(
     request: &BuildRequest<'_>,
     packages: impl IntoIterator<Item = &'a LockedPackage>,
 ) -> Result<()> {
-    let missing: Vec<&LockedPackage> =
-        packages.into_iter().filter(|it| !request.store.has_intact_blob(digest(it))).collect();
-    each(CONNECTIONS, &missing, |package| {
-        fetch_into_store(request, &package.url, Some(digest(package)), Some(package.size)).map(drop)
-    })
+    each(CONNECTIONS, &not_there(request, packages), |package| fetch_one(request, package))
+}
+
+/// Sees that those of them are in the store that can be had, and gives the others.
+///
+/// # Errors
+/// What has nothing to do with where they are.
+pub(super) fn fetch_what_can_be<'a>(
+    request: &BuildRequest<'_>,
+    packages: impl IntoIterator<Item = &'a LockedPackage>,
+) -> Result<BTreeSet<LockedPackage>> {
+    let lost = Mutex::new(BTreeSet::new());
+    // A server that does not answer is not asked for a hundred others; of one that says no each is asked.
+    let silent = Mutex::new(BTreeSet::new());
+    each(CONNECTIONS, &not_there(request, packages), |package| {
+        let server = package.url.split('/').take(3).collect::<Vec<_>>().join("/");
+        let (lost, silent) = (|| locked(&lost), || locked(&silent));
+        if silent().contains(&server) {
+            lost().insert((*package).clone());
+            return Ok(());
+        }
+        let Err(error) = fetch_one(request, package) else { return Ok(()) };
+        let Some(reason) = elsewhere(&error) else { return Err(error) };
+        request.observer.note(&format!("a package of the lock cannot be fetched: {reason}"));
+        lost().insert((*package).clone());
+        if reason.is_unreachable() {
+            silent().insert(server);
+        }
+        Ok(())
+    })?;
+    Ok(lost.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn not_there<'a>(
+    request: &BuildRequest<'_>,
+    packages: impl IntoIterator<Item = &'a LockedPackage>,
+) -> Vec<&'a LockedPackage> {
+    packages.into_iter().filter(|it| !request.store.has_intact_blob(digest(it))).collect()
+}
+
+/// What a download says of its failure, unless that is about this machine: another server could do better.
+fn elsewhere(error: &BuildError) -> Option<&DownloadError> {
+    let BuildError::Download(error) = error else { return None };
+    error.downcast_ref::<DownloadError>().filter(|it| !it.is_local())
+}
+
+/// From where the lock says, else from the mirror that this machine uses: archives have the same paths everywhere.
+fn fetch_one(request: &BuildRequest<'_>, package: &LockedPackage) -> Result<()> {
+    let from = |url: &str| fetch_into_store(request, url, Some(digest(package)), Some(package.size)).map(drop);
+    let Err(error) = from(&package.url) else { return Ok(()) };
+    match (elsewhere(&error), in_mirror(request, &package.url)) {
+        (Some(_), Some(url)) => match from(&url) {
+            // Where it should be is what people want to read.
+            Err(other) if elsewhere(&other).is_some() => Err(error),
+            done => done,
+        },
+        _ => Err(error),
+    }
+}
+
+/// Where a package would be in this machine's mirror, if that is another place.
+fn in_mirror(request: &BuildRequest<'_>, url: &str) -> Option<String> {
+    let mirror = request.network.mirror.as_deref()?.trim_end_matches('/');
+    let (_, path) = url.split_once("/pool/")?;
+    Some(format!("{mirror}/pool/{path}")).filter(|there| there != url)
+}
+
+/// Those that a system of this architecture could have.
+pub(super) fn fitting<'a>(packages: &'a [LockedPackage], architecture: &str) -> Vec<&'a LockedPackage> {
+    packages.iter().filter(|it| it.architecture == architecture || it.architecture == "all").collect()
 }
 
 /// Does something with each, several at a time; the first failure ends it.
@@ -82,8 +153,7 @@ pub(super) fn digest(package: &LockedPackage) -> Digest {
 
 /// An index of the files themselves: what each says of itself, which must be what the lock says of it.
 pub(super) fn index(request: &BuildRequest<'_>, architecture: &str, packages: &[LockedPackage]) -> Result<Packages> {
-    let fits = |it: &&LockedPackage| it.architecture == architecture || it.architecture == "all";
-    let packages: Vec<&LockedPackage> = packages.iter().filter(fits).collect();
+    let packages = fitting(packages, architecture);
     fetch(request, packages.iter().copied())?;
     let mut text = String::new();
     for package in packages {

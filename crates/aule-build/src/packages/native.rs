@@ -89,13 +89,13 @@ struct Remembered {
 
 impl Remembered {
     fn of(package: &LockedPackage) -> Remembered {
-        let LockedPackage { name, architecture, version, url, size, sha256: Sha256(sha256) } = package.clone();
+        let LockedPackage { name, architecture, version, url, size, sha256: Sha256(sha256), .. } = package.clone();
         Remembered { name, architecture, version, url, size, sha256 }
     }
 
     fn package(self) -> LockedPackage {
         let Remembered { name, architecture, version, url, size, sha256 } = self;
-        LockedPackage { name, architecture, version, url, size, sha256: Sha256(sha256) }
+        LockedPackage { name, architecture, version, url, size, sha256: Sha256(sha256), variants: Vec::new() }
     }
 }
 

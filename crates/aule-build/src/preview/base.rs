@@ -42,7 +42,7 @@ impl BaseAhead {
             Ok(wanted) => BaseAhead {
                 imported: wanted.made,
                 key: Some(wanted.key),
-                lock: Lock { suite, packages: wanted.plan.pins(), ..Lock::default() },
+                lock: Lock { suite, base_packages: wanted.plan.pins(), ..Lock::default() },
                 lock_unknown: None,
                 download: None,
                 plan: Some(wanted.plan),
@@ -51,7 +51,7 @@ impl BaseAhead {
             Err(BuildError::NotAtHand(why)) => BaseAhead {
                 imported: None,
                 key: None,
-                lock: Lock { suite, packages: request.lock.packages.clone(), ..Lock::default() },
+                lock: Lock { suite, base_packages: request.lock.base_packages.clone(), ..Lock::default() },
                 lock_unknown: Some("which packages the base is made of".into()),
                 download: None,
                 plan: None,

@@ -39,12 +39,10 @@ pub(super) fn find(request: &BuildRequest<'_>, merged: &Merged, base: &BaseAhead
         },
         None => base.why.clone(),
     };
-    let of_base: BTreeSet<&LockedPackage> = base.plan.iter().flat_map(|it| &it.install).map(|it| &it.locked).collect();
     let pinned = ahead::pinned(request, &request.lock, merged, base.lock.base.as_ref());
-    let pinned: Vec<LockedPackage> = pinned.iter().filter(|it| !of_base.contains(it)).cloned().collect();
     Ok(match pinned.is_empty() {
         true => PlanAhead::Unknown(why),
-        false => PlanAhead::Pinned(pinned, why),
+        false => PlanAhead::Pinned(pinned.to_vec(), why),
     })
 }
 
@@ -56,8 +54,10 @@ pub(super) fn downloads(
     plan: &PlanAhead,
 ) -> Vec<Download> {
     let mut wanted: BTreeSet<&LockedPackage> = BTreeSet::new();
-    let is_asked = base.lock.suite.is_some() || !merged.recipe.packages.is_empty();
-    if is_asked {
+    if base.lock.suite.is_some() {
+        wanted.extend(ahead::pinned_base(request, &request.lock, merged));
+    }
+    if !merged.recipe.packages.is_empty() {
         wanted.extend(ahead::pinned(request, &request.lock, merged, base.lock.base.as_ref()));
     }
     wanted.extend(base.plan.iter().flat_map(|it| &it.install).map(|it| &it.locked));
@@ -140,9 +140,11 @@ pub(super) fn compare(
         }
         None => {
             let mut old = of_base.unwrap_or_default();
+            // What is installed takes the place of what the base has.
+            let of_base = ahead::pinned_base(request, with.lock, merged).iter();
             // What other variants have is in the lock, too.
-            let of_this = |it: &&LockedPackage| with.sole_variant || new.contains_key(&it.name);
-            old.extend(pinned.iter().filter(of_this).map(|file| {
+            let of_this = pinned.iter().filter(|it| it.is_of(&merged.variant));
+            old.extend(of_base.chain(of_this).map(|file| {
                 let (name, coming) = Coming::of(file, None);
                 (name, coming.installed)
             }));

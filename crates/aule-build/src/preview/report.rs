@@ -12,8 +12,6 @@ pub struct Comparison<'a> {
     pub build: Option<(&'a str, &'a Build)>,
     /// The lock as it is written.
     pub lock: &'a Lock,
-    /// Whether the recipe has no other variant: what the lock pins is all this one's then.
-    pub sole_variant: bool,
 }
 
 /// What a build would do.

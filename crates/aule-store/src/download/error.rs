@@ -180,6 +180,25 @@ impl DownloadError {
         matches!(self, DownloadError::Status { status: 404 | 410, .. })
     }
 
+    /// Whether there is no server to ask, or none that answers.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            DownloadError::Network { .. } | DownloadError::Timeout { .. } => true,
+            DownloadError::GaveUp { last, .. } => last.is_unreachable(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is about this machine, so that no other server could do better.
+    pub fn is_local(&self) -> bool {
+        use DownloadError::{GaveUp, InvalidProxy, InvalidRoots, Io, NoRoom};
+        match self {
+            NoRoom { .. } | Io { .. } | InvalidProxy { .. } | InvalidRoots { .. } => true,
+            GaveUp { last, .. } => last.is_local(),
+            _ => false,
+        }
+    }
+
     /// Whether another attempt may do better.
     pub(super) fn may_pass(&self) -> bool {
         match self {

@@ -1,6 +1,6 @@
 //! `aule build`.
 
-use super::recipe::{LockFile, load};
+use super::{lock_file::LockFile, recipe::load};
 use crate::{
     arguments::BuildArguments,
     environment,
@@ -19,7 +19,7 @@ struct Builds {
 /// Builds the variants that are named, or all.
 pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: Format) -> Result<(), Failure> {
     let (set, variants) = load(&arguments.recipe, &arguments.variants)?;
-    let mut lock = LockFile::read(&arguments.recipe)?;
+    let mut lock = LockFile::read(&arguments.recipe, &set)?;
     let mode = if arguments.locked { LockMode::Locked } else { LockMode::Add };
     lock.forget(arguments.update.as_deref(), &variants, arguments.base.is_some())?;
     // Before the first variant is built, or an hour later the second would be refused.
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: For
             base: arguments.base.clone(),
             network: environment::network(arguments.mirror.as_deref()),
             now: environment::now(),
-            lock: lock.for_build(),
+            lock: lock.for_build(&merged.variant),
             lock_mode: mode,
             sandbox: environment::sandbox(arguments.emulate),
             observer: &story,
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: BuildArguments, store: Option<PathBuf>, format: For
                 return Err(error.into());
             }
         };
-        lock.add(&outcome.lock);
+        lock.add(&outcome.variant, &outcome.lock);
         if arguments.base.is_some() {
             story.say(&format!("{:>9} the image was given with --base and not verified", "note"));
         }

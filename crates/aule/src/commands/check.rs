@@ -1,6 +1,6 @@
 //! `aule check`.
 
-use super::recipe::{LockFile, load};
+use super::{lock_file::LockFile, recipe::load};
 use crate::{
     arguments::CheckArguments,
     environment,
@@ -19,8 +19,8 @@ struct Checked {
 
 /// Checks the variants that are named, or all; fails when there is an error among the findings.
 pub(super) fn run(arguments: CheckArguments, store: Option<PathBuf>, format: Format) -> Result<(), Failure> {
-    let (_, variants) = load(&arguments.recipe, &arguments.variants)?;
-    let lock = LockFile::read(&arguments.recipe)?;
+    let (set, variants) = load(&arguments.recipe, &arguments.variants)?;
+    let lock = LockFile::read(&arguments.recipe, &set)?;
     let store = environment::store(store)?;
     let story = Story::new();
     let mut all = Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: CheckArguments, store: Option<PathBuf>, format: For
             base: arguments.base.clone(),
             network: environment::network(arguments.mirror.as_deref()),
             now: environment::now(),
-            lock: lock.for_build(),
+            lock: lock.for_build(&merged.variant),
             lock_mode: LockMode::Add,
             sandbox: environment::sandbox(false),
             observer: &story,

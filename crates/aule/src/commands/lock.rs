@@ -1,6 +1,6 @@
 //! `aule lock`.
 
-use super::recipe::{LockFile, load};
+use super::{lock_file::LockFile, recipe::load};
 use crate::{
     arguments::LockArguments,
     environment,
@@ -14,8 +14,8 @@ use std::path::PathBuf;
 
 /// Resolves what the recipe fetches, for all variants, and writes the lock.
 pub(super) fn run(arguments: LockArguments, store: Option<PathBuf>, format: Format) -> Result<(), Failure> {
-    let (_, variants) = load(&arguments.recipe, &[])?;
-    let mut lock = LockFile::read(&arguments.recipe)?;
+    let (set, variants) = load(&arguments.recipe, &[])?;
+    let mut lock = LockFile::read(&arguments.recipe, &set)?;
     lock.forget(arguments.update.as_deref(), &variants, false)?;
     let store = environment::store(store)?;
     let story = Story::new();
@@ -27,20 +27,20 @@ pub(super) fn run(arguments: LockArguments, store: Option<PathBuf>, format: Form
             base: None,
             network: environment::network(arguments.mirror.as_deref()),
             now: environment::now(),
-            lock: lock.for_build(),
+            lock: lock.for_build(&merged.variant),
             lock_mode: LockMode::Add,
             sandbox: environment::sandbox(false),
             observer: &story,
         };
-        lock.add(&resolve(&request, merged)?);
+        lock.add(&merged.variant, &resolve(&request, merged)?);
     }
     story.end();
     lock.keep_only(&variants);
     lock.write()?;
     match format {
-        Format::Json => output::json(&serde_json::json!({ "lock": pins(&lock.for_build()) })),
+        Format::Json => output::json(&serde_json::json!({ "lock": pins(&lock.for_all()) })),
         Format::Text => {
-            pins(&lock.for_build()).iter().try_for_each(|pin| output::line(format!("{} {}", pin.sha256, pin.url)))
+            pins(&lock.for_all()).iter().try_for_each(|pin| output::line(format!("{} {}", pin.sha256, pin.url)))
         }
     }
 }
@@ -55,7 +55,7 @@ struct Pin {
 
 fn pins(lock: &Lock) -> Vec<Pin> {
     let base = lock.base.iter().map(|it| Pin { url: it.url.clone(), size: it.size, sha256: it.sha256.to_string() });
-    let packages = lock.packages.iter();
+    let packages = lock.all_packages().into_iter();
     let packages = packages.map(|it| Pin { url: it.url.clone(), size: it.size, sha256: it.sha256.to_string() });
     let files = lock.files.iter();
     let files = files.map(|it| Pin { url: it.url.as_str().to_owned(), size: it.size, sha256: it.sha256.to_string() });

@@ -3,6 +3,7 @@
 mod build;
 mod check;
 mod lock;
+mod lock_file;
 mod look;
 mod nodes;
 mod plan;

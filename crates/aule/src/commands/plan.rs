@@ -4,8 +4,9 @@ mod lock;
 mod text;
 
 use super::{
+    lock_file::LockFile,
     look::{self, diff},
-    recipe::{LockFile, load},
+    recipe::load,
 };
 use crate::{
     arguments::PlanArguments,
@@ -87,7 +88,7 @@ struct LockChanges {
 pub(super) fn run(arguments: PlanArguments, store: Option<PathBuf>, format: Format) -> Result<(), Failure> {
     let PlanArguments { build: arguments, against } = arguments;
     let (set, variants) = load(&arguments.recipe, &arguments.variants)?;
-    let mut lock = LockFile::read(&arguments.recipe)?;
+    let mut lock = LockFile::read(&arguments.recipe, &set)?;
     let mode = if arguments.locked { LockMode::Locked } else { LockMode::Add };
     lock.forget(arguments.update.as_deref(), &variants, arguments.base.is_some())?;
     variants.iter().try_for_each(refuse_unsupported)?;
@@ -112,23 +113,19 @@ pub(super) fn run(arguments: PlanArguments, store: Option<PathBuf>, format: Form
             base: arguments.base.clone(),
             network: environment::network(arguments.mirror.as_deref()),
             now: environment::now(),
-            lock: lock.for_build(),
+            lock: lock.for_build(&merged.variant),
             lock_mode: mode,
             sandbox: None,
             observer: &story,
         };
-        let with = Comparison {
-            build: build.as_ref().map(|build| (reference.as_str(), build)),
-            lock: lock.written(),
-            sole_variant: set.variants().len() == 1,
-        };
+        let with = Comparison { build: build.as_ref().map(|build| (reference.as_str(), build)), lock: lock.written() };
         let preview = preview(&request, merged, &with)?;
         let files = match (&build, &preview.tree) {
             (None, _) => Files::NoBuild,
             (Some(_), Err(why)) => Files::Unknown { why: why.clone() },
             (Some(build), Ok(tree)) => compare(&build.tree(&store)?.0, tree),
         };
-        lock.add(&preview.lock);
+        lock.add(&merged.variant, &preview.lock);
         unknown.extend(preview.lock_unknown.iter().cloned());
         plans.push(Plan { preview, files });
     }
@@ -138,7 +135,7 @@ pub(super) fn run(arguments: PlanArguments, store: Option<PathBuf>, format: Form
     if plans.len() == set.variants().len() {
         lock.keep_only(&variants);
     }
-    let changes = lock::changes(lock.written(), &lock.for_build());
+    let changes = lock::changes(lock.written(), &lock.for_all());
     let download = total(&plans);
     let plans = Plans { plans, download, lock: LockChanges { changes, unknown } };
     match format {

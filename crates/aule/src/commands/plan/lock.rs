@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, PartialEq, Eq, serde::Serialize)]
 pub(super) struct LockChange {
     pub(super) change: &'static str,
-    /// `base`, `suite`, `package` or `file`.
+    /// `base`, `suite`, `base_package`, `package` or `file`.
     pub(super) kind: &'static str,
     /// Of a package its name, else the URL.
     pub(super) name: String,
@@ -22,47 +22,61 @@ pub(super) struct LockChange {
 /// What an entry says, the most telling first.
 type Facts = Vec<String>;
 
-/// An entry by its kind, its name, and what tells it from others of that name.
-type Entries = BTreeMap<(&'static str, String, String), Facts>;
+/// The kind of entries, their name, and what tells them from others of that name.
+type Key = (&'static str, String, String);
+type Entries = BTreeMap<Key, Vec<Facts>>;
 
 /// The entries that differ.
 pub(super) fn changes(old: &Lock, new: &Lock) -> Vec<LockChange> {
     let (old, new) = (entries(old), entries(new));
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-    let change = |key: &&(&'static str, String, String)| {
-        let (kind, name, _) = *key;
-        let first = |facts: &Facts| facts.first().cloned();
-        let (change, old, new) = match (old.get(*key), new.get(*key)) {
-            (None, Some(new)) => ("added", None, first(new)),
-            (Some(old), None) => ("removed", first(old), None),
-            (Some(old), Some(new)) => {
-                let (old, new) = old.iter().zip(new).find(|(old, new)| old != new)?;
-                ("changed", Some(old.clone()), Some(new.clone()))
-            }
-            (None, None) => return None,
-        };
-        // What no URL is stays as it is.
-        let plain = |fact: Option<String>| fact.map(|it| shown(&it));
-        Some(LockChange { change, kind, name: shown(name), old: plain(old), new: plain(new) })
+    keys.into_iter().flat_map(|key| of_one(key, old.get(key), new.get(key))).collect()
+}
+
+/// How the entries of a name differ: most names have one, and with two variants some have two.
+fn of_one((kind, name, _): &Key, old: Option<&Vec<Facts>>, new: Option<&Vec<Facts>>) -> Vec<LockChange> {
+    let gone_from = |some: Option<&Vec<Facts>>, others: Option<&Vec<Facts>>| -> Vec<Facts> {
+        let stays = |facts: &&Facts| !others.is_some_and(|others| others.contains(facts));
+        some.into_iter().flatten().filter(stays).cloned().collect()
     };
-    keys.iter().filter_map(change).collect()
+    let (gone, come) = (gone_from(old, new), gone_from(new, old));
+    // What no URL is stays as it is.
+    let told = |change: &'static str, old: Option<&String>, new: Option<&String>| LockChange {
+        change,
+        kind,
+        name: shown(name),
+        old: old.map(|it| shown(it)),
+        new: new.map(|it| shown(it)),
+    };
+    if let ([gone], [come]) = (gone.as_slice(), come.as_slice())
+        && let Some((old, new)) = gone.iter().zip(come).find(|(old, new)| old != new)
+    {
+        return vec![told("changed", Some(old), Some(new))];
+    }
+    let gone = gone.iter().map(|facts| told("removed", facts.first(), None));
+    gone.chain(come.iter().map(|facts| told("added", None, facts.first()))).collect()
 }
 
 fn entries(lock: &Lock) -> Entries {
     let mut entries = Entries::new();
+    let mut add = |kind, name: &String, other: &str, facts: Facts| {
+        entries.entry((kind, name.clone(), other.to_owned())).or_default().push(facts);
+    };
     if let Some(LockedBase { url, size, sha256, verified }) = &lock.base {
-        let facts = vec![sha256.to_string(), size.to_string(), verified.clone()];
-        entries.insert(("base", url.clone(), String::new()), facts);
+        add("base", url, "", vec![sha256.to_string(), size.to_string(), verified.clone()]);
     }
     if let Some(suite) = &lock.suite {
-        entries.insert(("suite", suite.clone(), String::new()), Vec::new());
+        add("suite", suite, "", Vec::new());
     }
-    for LockedPackage { name, architecture, version, url, size, sha256 } in &lock.packages {
-        let facts = vec![version.clone(), sha256.to_string(), url.clone(), size.to_string()];
-        entries.insert(("package", name.clone(), architecture.clone()), facts);
+    for (kind, packages) in [("base_package", &lock.base_packages), ("package", &lock.packages)] {
+        for LockedPackage { name, architecture, version, url, size, sha256, variants } in packages {
+            let users = if variants.is_empty() { "all variants".to_owned() } else { variants.join(", ") };
+            let facts = vec![version.clone(), sha256.to_string(), url.clone(), size.to_string(), users];
+            add(kind, name, architecture, facts);
+        }
     }
     for LockedFile { url, size, sha256 } in &lock.files {
-        entries.insert(("file", url.clone(), String::new()), vec![sha256.to_string(), size.to_string()]);
+        add("file", url, "", vec![sha256.to_string(), size.to_string()]);
     }
     entries
 }
@@ -74,7 +88,15 @@ mod tests {
 
     fn package(name: &str, version: &str, url: &str) -> LockedPackage {
         let (architecture, version, url) = ("all".into(), version.into(), url.into());
-        LockedPackage { name: name.into(), architecture, version, url, size: 1, sha256: Sha256([0; 32]) }
+        LockedPackage {
+            name: name.into(),
+            architecture,
+            version,
+            url,
+            size: 1,
+            sha256: Sha256([0; 32]),
+            variants: Vec::new(),
+        }
     }
 
     #[test]
@@ -110,5 +132,22 @@ mod tests {
             ]
         );
         assert_eq!(super::changes(&new, &new), []);
+    }
+
+    #[test]
+    fn of_two_versions_only_those_that_differ_are_told() {
+        let of = |version: &str, variant: &str| LockedPackage {
+            variants: vec![variant.into()],
+            ..package("a", version, "u")
+        };
+        let told = |old: Vec<LockedPackage>, new: Vec<LockedPackage>| -> Vec<String> {
+            let (old, new) = (Lock { packages: old, ..Lock::default() }, Lock { packages: new, ..Lock::default() });
+            let changes = super::changes(&old, &new).into_iter();
+            changes.map(|it| format!("{} {:?} {:?}", it.change, it.old, it.new)).collect()
+        };
+        let (one, two, three) = (of("1", "x"), of("2", "y"), of("3", "y"));
+        assert_eq!(told(vec![one.clone(), two.clone()], vec![one.clone(), three]), ["changed Some(\"2\") Some(\"3\")"]);
+        assert_eq!(told(vec![one.clone(), two], vec![one.clone()]), ["removed Some(\"2\") None"]);
+        assert_eq!(told(vec![one], vec![package("a", "1", "u")]), ["changed Some(\"x\") Some(\"all variants\")"]);
     }
 }
