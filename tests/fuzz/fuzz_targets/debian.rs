@@ -5,11 +5,19 @@
 use aule_deb::{archive::{Deb, DebError}, index::Packages, release::Release, sources};
 use std::io::Read;
 
+const RELEASE: &str = "Suite: stable\nDate: Sat, 11 Jul 2026 10:16:37 UTC\nComponents: main\nArchitectures: arm64\nSHA256:\n \
+0000000000000000000000000000000000000000000000000000000000000000 7 main/binary-arm64/Packages.xz\n";
+
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     if let Ok(text) = std::str::from_utf8(input) {
-        let _ = Release::parse(text);
+        // Where the input is no `Release`, its sources are judged by one that has all that they could ask for.
+        let release = Release::parse(text).or_else(|_| Release::parse(RELEASE));
         for source in sources::one_line(text).into_iter().chain(sources::deb822(text)).flatten() {
-            let _ = (source.directory(), source.indices("arm64"));
+            let Ok(release) = &release else { panic!("the target's own Release is none") };
+            for index in release.indices(&source, "arm64") {
+                let _ = (index.address(true), index.address(false));
+            }
+            let _ = (source.directory(), release.unknown_components(&source));
         }
         if let Ok(packages) = Packages::parse(text.to_owned()) {
             for package in packages.iter() {
