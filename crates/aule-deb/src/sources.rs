@@ -94,6 +94,12 @@ impl std::str::FromStr for Fingerprint {
     }
 }
 
+/// The most sources that a file may name: systems have some ten, and each is asked over the network.
+const SOURCES_MAX: usize = 1000;
+/// The most bytes that the sources of a paragraph may have, written out one by one.
+const WRITTEN_OUT_MAX: usize = 16 << 20;
+const TOO_MANY: &str = "these are more sources than any system has";
+
 /// The sources of a file in the form of one line each (`*.list`). Those of source code and of discs are left out.
 ///
 /// # Errors
@@ -141,6 +147,9 @@ pub fn one_line(text: &str) -> Result<Vec<SourceList>, SourcesError> {
                 _ => {}
             }
         }
+        if sources.len() >= SOURCES_MAX {
+            return Err(wrong(TOO_MANY));
+        }
         sources.push(source);
     }
     Ok(sources)
@@ -159,8 +168,12 @@ pub fn deb822(text: &str) -> Result<Vec<SourceList>, SourcesError> {
         plain.push_str(line);
         numbers.push(number + 1);
     }
+    let (mut counted, mut lines) = (0, 0);
     for paragraph in paragraphs(&plain).filter(|it| it.fields().next().is_some()) {
-        let line = numbers.get(lines_before(&plain, paragraph.text())).copied().unwrap_or(1);
+        let start = (paragraph.text().as_ptr() as usize).saturating_sub(plain.as_ptr() as usize);
+        lines += plain.get(counted..start).unwrap_or_default().lines().count();
+        counted = counted.max(start);
+        let line = numbers.get(lines).copied().unwrap_or(1);
         let wrong = |reason: &str| SourcesError { line, reason: reason.into() };
         let words = |field: &str| -> Vec<String> {
             let value = paragraph.get(field).unwrap_or_default();
@@ -186,6 +199,10 @@ pub fn deb822(text: &str) -> Result<Vec<SourceList>, SourcesError> {
         }
         let signed_by =
             SignedBy::parse(paragraph.get("Signed-By").unwrap_or_default()).map_err(|reason| wrong(&reason))?;
+        let count = uris.len().saturating_mul(suites.len());
+        if count.saturating_mul(paragraph.text().len()) > WRITTEN_OUT_MAX || sources.len() + count > SOURCES_MAX {
+            return Err(wrong(TOO_MANY));
+        }
         for uri in uris.iter().filter(|uri| !uri.starts_with("cdrom:")) {
             for suite in &suites {
                 let source = SourceList::of(uri, suite, words("Components")).map_err(|reason| wrong(&reason))?;
@@ -210,12 +227,6 @@ fn truth(word: &str) -> Option<bool> {
         (_, true) => Some(false),
         _ => None,
     }
-}
-
-/// How many lines of a text are before a part of it.
-fn lines_before(text: &str, part: &str) -> usize {
-    let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    text.get(..start).unwrap_or_default().lines().count()
 }
 
 impl SourceList {
@@ -415,5 +426,22 @@ mod tests {
         {
             assert!(SignedBy::parse(value).unwrap_err().contains("fingerprint"), "{value}");
         }
+    }
+
+    #[test]
+    fn more_sources_than_any_system_has() {
+        let line = "deb http://a/ b c\n";
+        assert_eq!(one_line(&line.repeat(SOURCES_MAX)).unwrap().len(), SOURCES_MAX);
+        assert_eq!(one_line(&line.repeat(SOURCES_MAX + 1)).unwrap_err().line, SOURCES_MAX + 1);
+        let of = |uris: usize, suites: usize, more: &str| {
+            let (uris, suites) = ("http://a/ ".repeat(uris), "b ".repeat(suites));
+            deb822(&format!("Types: deb\nURIs: {uris}\nSuites: {suites}\nComponents: c{more}\n"))
+        };
+        assert_eq!(of(25, 40, "").unwrap().len(), SOURCES_MAX);
+        assert_eq!(of(1000, 1000, "").unwrap_err().line, 1);
+        assert_eq!(of(25, 40, &"c".repeat(1 << 20)).unwrap_err().line, 1);
+        // Of many paragraphs, the one that is wrong.
+        let many = format!("{}Types: no\n", "Types: deb\nURIs: http://a/\nSuites: b/\n\n".repeat(500));
+        assert_eq!(deb822(&many).unwrap_err().line, 2001);
     }
 }

@@ -27,7 +27,7 @@ use aule_recipe::{BasePackages, Diagnostics, LockedPackage, Merged};
 use aule_store::{StepKey, layer::ArchiveOptions};
 use aule_tree::{Hasher, Inode, Kind, Metadata, Timestamp, Tree, TreePath};
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, io::Read};
+use std::{collections::HashMap, io::Read, sync::Arc};
 
 /// The recipe key of a base of packages.
 const KEY: &str = "base.packages";
@@ -122,7 +122,7 @@ pub(super) fn source(request: &BuildRequest<'_>, merged: &Merged, wanted: &BaseP
         components: wanted.components.clone(),
         ..SourceList::default()
     };
-    Ok(Trusted { list, keys: vec![key], fingerprints: Vec::new() })
+    Ok(Trusted { list, keys: Arc::new(vec![key]), fingerprints: Vec::new() })
 }
 
 /// All packages of the base.

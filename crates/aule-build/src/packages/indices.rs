@@ -159,7 +159,7 @@ fn release(
     let form = signature.as_deref().map_or(Signature::Clearsigned, Signature::Detached);
     let mut failure: Option<SignatureError> = None;
     let mut text = None;
-    for keys in &source.keys {
+    for keys in source.keys.iter() {
         let counts = |signer: &str, primary: &str| {
             source.fingerprints.is_empty() || source.fingerprints.iter().any(|it| it.means(signer, primary))
         };

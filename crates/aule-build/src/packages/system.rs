@@ -12,6 +12,7 @@ use aule_deb::{
 };
 use aule_recipe::{Diagnostics, LocalPath, Merged};
 use aule_tree::TreePath;
+use std::sync::Arc;
 
 /// Where dpkg writes down what is installed.
 pub(super) const STATUS: &str = "var/lib/dpkg/status";
@@ -38,7 +39,7 @@ pub(super) struct System {
 pub(super) struct Trusted {
     pub(super) list: SourceList,
     /// Files of keys; one of them is enough.
-    pub(super) keys: Vec<Vec<u8>>,
+    pub(super) keys: Arc<Vec<Vec<u8>>>,
     /// Only these of them, by fingerprint; all where it is empty.
     pub(super) fingerprints: Vec<Fingerprint>,
 }
@@ -60,7 +61,7 @@ impl System {
 
     /// Where packages come from, with the keys of each: as the image has it; the recipe's repositories come last.
     pub(super) fn sources(stage: &Stage, merged: &Merged, inputs: &dyn Inputs) -> Result<Vec<Trusted>> {
-        let system_keys = system_keys(stage)?;
+        let system_keys = Arc::new(system_keys(stage)?);
         let mut lists = Vec::new();
         for path in files(stage, SOURCE_PARTS, &[".list", ".sources"])?.into_iter().chain([TreePath::new(SOURCES)?]) {
             let Some(text) = stage.read_text(&path)? else { continue };
@@ -72,7 +73,7 @@ impl System {
             let (keys, fingerprints) = match &list.signed_by {
                 SignedBy::System => (system_keys.clone(), Vec::new()),
                 SignedBy::Fingerprints(fingerprints) => (system_keys.clone(), fingerprints.clone()),
-                SignedBy::Keys(text) => (vec![text.clone().into_bytes()], Vec::new()),
+                SignedBy::Keys(text) => (Arc::new(vec![text.clone().into_bytes()]), Vec::new()),
                 SignedBy::Files(paths) => {
                     let mut keys = Vec::new();
                     for path in paths {
@@ -80,7 +81,7 @@ impl System {
                         let missing = || wrong(&path.to_string(), &"there is none, and a source is signed by it");
                         keys.push(stage.read(&path)?.ok_or_else(missing)?);
                     }
-                    (keys, Vec::new())
+                    (Arc::new(keys), Vec::new())
                 }
             };
             sources.push(Trusted { list, keys, fingerprints });
@@ -93,7 +94,7 @@ impl System {
                 components: repository.components.clone(),
                 ..SourceList::default()
             };
-            sources.push(Trusted { list, keys: vec![key], fingerprints: Vec::new() });
+            sources.push(Trusted { list, keys: Arc::new(vec![key]), fingerprints: Vec::new() });
         }
         Ok(sources)
     }
