@@ -204,13 +204,23 @@ fn release(
 fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, address: &str) -> Result<Index> {
     let failed = |error: aule_store::download::DownloadError| BuildError::Download(error.into());
     let digest = Digest::from_bytes(listed.sha256);
-    let url = format!("{place}{address}");
     request.observer.note(&format!("fetching {place}{path}"));
-    let mut wanted = request.network.request(&url, listed.size);
-    (wanted.expected_size, wanted.expected_digest) = (Some(listed.size), Some(digest));
     let progress = |progress: Progress| request.observer.progress("fetch", progress.received, progress.total);
-    // It stays in the cache: the next run finds it by its digest and asks nobody.
-    let done = download(&wanted, &request.store.downloads(), &progress).map_err(failed)?;
+    let fetch = |url: &str| {
+        let mut wanted = request.network.request(url, listed.size);
+        (wanted.expected_size, wanted.expected_digest) = (Some(listed.size), Some(digest));
+        // It stays in the cache: the next run finds it by its digest and asks nobody.
+        download(&wanted, &request.store.downloads(), &progress)
+    };
+    let mut url = format!("{place}{address}");
+    let done = match fetch(&url) {
+        // Mirrors that were copied by hand say that they have names by hash, and have none.
+        Err(error) if error.is_not_found() && address != path => {
+            url = format!("{place}{path}");
+            fetch(&url).map_err(|_| failed(error))?
+        }
+        done => done.map_err(failed)?,
+    };
     let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(format!("{url}: {error}"));
     let file = File::open(&done.path).map_err(|error| wrong(&error))?;
     let mut text = Vec::new();
