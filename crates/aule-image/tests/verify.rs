@@ -177,6 +177,20 @@ fn expired_and_revoked_keys_do_not_count() {
 }
 
 #[test]
+fn keys_that_can_be_forged_do_not_count() {
+    let gpg = Gpg::new();
+    for (algorithm, is_good) in [("rsa1024", false), ("dsa2048", false), ("rsa2016", false), ("rsa2048", true)] {
+        gpg.make_key(algorithm, algorithm, MADE, "never");
+        let signature = gpg.sign(algorithm, SIGNED, false, &["--digest-algo", "SHA256"], TEXT);
+        match verify(TEXT, Signature::Detached(&signature), &gpg.export(&[algorithm], false)) {
+            Ok(_) => assert!(is_good, "{algorithm}"),
+            Err(SignatureError::UnfitKey { user_id, .. }) => assert!(!is_good && user_id == algorithm, "{algorithm}"),
+            Err(error) => panic!("{algorithm}: {error}"),
+        }
+    }
+}
+
+#[test]
 fn broken_hash_functions_do_not_count() {
     let gpg = Gpg::new();
     gpg.make_key("rsa", "rsa2048", MADE, "never");

@@ -1,14 +1,14 @@
 //! The last step into the sandbox: from the helper to the program, which sees the tree as its root and has no rights
 //! over what holds it. Runs in a process of its own, which becomes the program.
 
-use crate::protocol::Program;
+use crate::{filter, protocol::Program};
 use nix::sched::{CloneFlags, unshare};
 use rustix::{
     mount::{UnmountFlags, unmount},
     process::{Resource, Rlimit, pivot_root, setrlimit, umask},
     thread::{CapabilitySet, remove_capability_from_bounding_set, set_no_new_privs},
 };
-use std::{io, os::unix::process::CommandExt, path::Path, process::Command};
+use std::{fs, io, os::unix::process::CommandExt, path::Path, process::Command};
 
 /// What maintainer scripts do to files, owners and processes; above all neither mounts nor the network.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
@@ -24,6 +24,8 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 
 /// The largest file that a program may write, in bytes: it is read back, holes and all.
 const FILE_MAX: u64 = 16 << 30;
+/// How many processes there may be. (The kernel does not count those of the machine's own root.)
+const PROCESSES_MAX: u64 = 16_384;
 
 /// Becomes the program; only gives back an error.
 pub(crate) fn enter(root: &Path, program: &Program) -> io::Error {
@@ -45,7 +47,9 @@ fn confine(root: &Path) -> io::Result<()> {
     std::env::set_current_dir("/")?;
     rustix::process::setsid()?;
     umask(rustix::fs::Mode::from_raw_mode(0o022));
-    for (resource, limit) in [(Resource::Core, 0), (Resource::Nofile, 4096), (Resource::Fsize, FILE_MAX)] {
+    let limits =
+        [(Resource::Core, 0), (Resource::Nofile, 4096), (Resource::Fsize, FILE_MAX), (Resource::Nproc, PROCESSES_MAX)];
+    for (resource, limit) in limits {
         // A lower limit of the host's stays.
         let (soft, hard) = if resource == Resource::Nofile { (1024, limit) } else { (limit, limit) };
         let _ = setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) });
@@ -57,5 +61,8 @@ fn confine(root: &Path) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(set_no_new_privs(true)?)
+    // What this process was told by there is not for the program.
+    rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
+    set_no_new_privs(true)?;
+    filter::refuse()
 }

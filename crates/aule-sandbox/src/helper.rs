@@ -19,6 +19,7 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Component, Path, PathBuf},
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 /// The argument that makes a program the helper.
@@ -37,10 +38,11 @@ pub fn helper() -> Option<ExitCode> {
         Some("inner") => inner(),
         Some("enter") => {
             let root = PathBuf::from(arguments.next()?);
-            let program: Program = serde_json::from_str(arguments.next()?.to_str()?).ok()?;
-            let error = enter(&root, &program);
-            let name = program.arguments.first().map_or("", String::as_str);
-            let _ = writeln!(io::stderr(), "cannot run {name}: {error}");
+            let error = match receive(&mut Direct(rustix::stdio::stdin())) {
+                Ok(program) => format!("cannot run {}: {}", name_of(&program), enter(&root, &program)),
+                Err(error) => format!("cannot be told what to run: {error}"),
+            };
+            let _ = writeln!(io::stderr(), "{error}");
             // As a shell has it for a program that cannot be run.
             return Some(ExitCode::from(126));
         }
@@ -51,6 +53,10 @@ pub fn helper() -> Option<ExitCode> {
         let _ = writeln!(io::stderr(), "{error}");
         ExitCode::FAILURE
     }))
+}
+
+fn name_of(program: &Program) -> &str {
+    program.arguments.first().map_or("", String::as_str)
 }
 
 /// The first process: makes the namespaces, and waits for the second.
@@ -237,9 +243,31 @@ fn plain(name: &str) -> io::Result<&Path> {
 const TAKEN: [io::ErrorKind; 3] =
     [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::NotADirectory, io::ErrorKind::AlreadyExists];
 
-/// Removes a directory with all below it, however deep that is: what is deeper than two levels is moved up first, so that
-/// neither the length of a path nor the number of open directories grows.
+/// How often a directory is tried to be removed in which something appears meanwhile, and how long it is waited before.
+const REMOVALS: u32 = 100;
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(50);
+
+/// Removes a directory with all below it. Where a build was killed, what ran in its sandbox may still be about to end, and write
+/// there.
 fn remove(path: &Path) -> io::Result<()> {
+    let mut left = 1..REMOVALS;
+    loop {
+        match remove_all(path) {
+            Err(error) if CHANGING.contains(&error.kind()) && left.next().is_some() => {
+                std::thread::sleep(BETWEEN_REMOVALS);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// What is said of a directory that somebody else changes.
+const CHANGING: [io::ErrorKind; 3] =
+    [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::AlreadyExists, io::ErrorKind::NotFound];
+
+/// However deep it is: what is deeper than two levels is moved up first, so that neither the length of a path nor the number of
+/// open directories grows.
+fn remove_all(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Ok(found) if found.is_dir() => {}

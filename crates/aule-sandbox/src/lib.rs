@@ -15,6 +15,7 @@ mod capture;
 mod emulator;
 mod enter;
 mod error;
+mod filter;
 mod helper;
 mod host;
 mod identifiers;

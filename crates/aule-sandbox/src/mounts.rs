@@ -78,16 +78,14 @@ pub(crate) fn begin() -> io::Result<()> {
 pub(crate) fn emulate(emulator: &Emulator) -> io::Result<()> {
     let place = "/proc/sys/fs/binfmt_misc";
     tried("mounting binfmt_misc", mount("binfmt_misc", place, "binfmt_misc", MountFlags::empty(), None))?;
-    let mut memory = None;
-    let program = match emulator.loader {
-        None => emulator.program.clone(),
-        Some(_) => {
-            // In memory: no path of the host's has to be told to the kernel, nor is one left behind.
-            let file = memory.insert(fs::File::from(memfd_create("handler", MemfdFlags::CLOEXEC)?));
-            file.write_all(HANDLER)?;
-            format!("/proc/self/fd/{}", file.as_raw_fd())
-        }
-    };
+    // In memory: what /proc/self/exe of each program leads to is no file of the host's then, whose mode root inside could change
+    // where that is root there, too; and no path of the host's has to be told to the kernel.
+    let mut memory = fs::File::from(memfd_create("emulator", MemfdFlags::CLOEXEC)?);
+    match emulator.loader {
+        None => io::copy(&mut fs::File::open(&emulator.program)?, &mut memory).map(drop)?,
+        Some(_) => memory.write_all(HANDLER)?,
+    }
+    let program = format!("/proc/self/fd/{}", memory.as_raw_fd());
     // P: the program sees its own first argument; F: the emulator is opened now, here.
     fs::write(format!("{place}/register"), format!(":{}:{program}:PF", emulator.format))
 }

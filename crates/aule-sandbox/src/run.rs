@@ -36,12 +36,15 @@ pub(crate) fn run(output: &mut impl Write, root: &Path, program: &Program) -> io
         .arg0("aule sandbox")
         .args(["sandbox-helper", "enter"])
         .arg(root)
-        .arg(serde_json::to_string(program)?)
         .env_clear()
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(theirs.try_clone()?)
         .stderr(theirs)
         .spawn()?;
+    // By a pipe, as one argument has at most 128 KiB (execve(2)). Whoever ends before it has read all of it says why.
+    if let Some(mut input) = child.stdin.take() {
+        let _ = send(&mut input, program);
+    }
     let number = i32::try_from(child.id()).map_err(io::Error::other)?;
     let pid = rustix::process::Pid::from_raw(number).ok_or_else(|| io::Error::other("a process without a number"))?;
     let watched = pidfd_open(pid, PidfdFlags::empty())?;

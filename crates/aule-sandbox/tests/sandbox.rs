@@ -17,9 +17,18 @@ fn main() -> ExitCode {
     if let Some(code) = aule_sandbox::helper() {
         return code;
     }
+    if std::env::args().nth(1).as_deref() == Some(PROBE) {
+        return probe();
+    }
+    if std::env::args().any(|it| it == FOREIGN) {
+        return emulate();
+    }
     let tests: &[(&str, fn())] = &[
         ("a tree comes back as it was changed", changes),
         ("nothing of the host is there", confined),
+        ("calls that no namespace confines are refused", refused),
+        ("the host's emulator stays as it is", emulated),
+        ("what a program is told may be long", told),
         ("a program that takes too long is ended", too_long),
         ("what a program leaves running is ended and told", left_running),
         ("a tree that leads out of itself is not mounted", hostile),
@@ -73,7 +82,8 @@ fn tree(more: &[(Entry, &[u8])]) -> Vec<(Entry, Vec<u8>)> {
     // Both use the C library alone, which this program has loaded, with the loader.
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let libraries = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
-    let libraries = libraries.filter(|it| it.contains("/libc.so") || it.contains("/libc-") || it.contains("/ld-"));
+    let libraries =
+        libraries.filter(|it| ["/libc.so", "/libc-", "/ld-", "/libgcc_s"].iter().any(|name| it.contains(name)));
     let needed: BTreeSet<&str> =
         libraries.chain(["/bin/sh", "/bin/sleep", "/bin/ln", "/bin/chmod", "/bin/rm"]).collect();
     for name in needed {
@@ -264,6 +274,92 @@ fn confined() {
     let bounding = lines.iter().find_map(|it| it.strip_prefix("CapBnd:")).unwrap();
     // chown, dac_override, dac_read_search, fowner, fsetid, kill, setgid, setuid, sys_chroot, setfcap.
     assert_eq!(u64::from_str_radix(bounding, 16).unwrap(), 0x8004_00ff, "{bounding}");
+}
+
+/// The argument that makes this program, in a tree of its own, ask for what is refused.
+const PROBE: &str = "probe";
+
+fn probe() -> ExitCode {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let families = [AddressFamily::UNIX, AddressFamily::INET, AddressFamily::INET6, AddressFamily::NETLINK];
+    for family in families.into_iter().chain([AddressFamily::PACKET, AddressFamily::VSOCK]) {
+        let kind = if family == AddressFamily::UNIX { SocketType::STREAM } else { SocketType::DGRAM };
+        println!("{family:?}: {:?}", socket(family, kind, None).map(drop).map_err(|error| error.raw_os_error()));
+    }
+    let ring = linux_keyutils::KeyRing::from_special_id(linux_keyutils::KeyRingIdentifier::Session, true);
+    println!("ring: {:?}", ring.map(drop));
+    ExitCode::SUCCESS
+}
+
+fn refused() {
+    let bench = Bench::new();
+    let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+    let what = What::File { metadata: metadata(0o755, 0), size: own.len() as u64 };
+    let mut sandbox = opened(&bench, &[(Entry { path: path("bin/probe"), what }, &own)]);
+    let (exit, printed) = shell(&mut sandbox, "/bin/probe probe", 60);
+    assert!(exit.success(), "{exit:?} {printed}");
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(lines[..4].iter().all(|it| it.ends_with("Ok(())")), "what the network namespace holds: {printed}");
+    // (Without the filter: no permission for the first, and for the second whatever the machine has.)
+    for line in &lines[4..6] {
+        assert!(line.ends_with("Err(97)"), "EAFNOSUPPORT: {printed}");
+    }
+    assert_eq!(lines[6], "ring: Err(Unknown(38))", "ENOSYS: {printed}");
+}
+
+/// A program of another architecture, and what this program does when it is its emulator.
+const FOREIGN: &str = "/bin/foreign";
+
+fn emulate() -> ExitCode {
+    let changed = fs::set_permissions("/proc/self/exe", std::os::unix::fs::PermissionsExt::from_mode(0o4755));
+    println!(
+        "changed: {}, written: {}",
+        changed.is_ok(),
+        fs::OpenOptions::new().write(true).open("/proc/self/exe").is_ok()
+    );
+    ExitCode::SUCCESS
+}
+
+fn emulated() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bench = Bench::new();
+    let (name, architecture, machine) = if cfg!(target_arch = "aarch64") {
+        ("qemu-x86_64-static", "amd64", 0x3e)
+    } else {
+        ("qemu-aarch64-static", "arm64", 0xb7)
+    };
+    let search = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let emulator = search.path().join(name);
+    fs::copy(std::env::current_exe().unwrap(), &emulator).unwrap();
+    fs::set_permissions(&emulator, fs::Permissions::from_mode(0o755)).unwrap();
+    bench.host.search.insert(0, search.path().to_owned());
+    // The first bytes of a program (ELF specification, "ELF Header").
+    let mut foreign = [0; 64];
+    foreign[..20].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, machine, 0]);
+    let what = What::File { metadata: metadata(0o755, 0), size: 64 };
+    let mut sandbox = Sandbox::start(&bench.host).unwrap();
+    unpack(&mut sandbox, tree(&[(Entry { path: path(FOREIGN.trim_start_matches('/')), what }, &foreign)])).unwrap();
+    match sandbox.open(&view(architecture)) {
+        Err(SandboxError::Missing { what, .. }) => return println!("skipped: {what}"),
+        other => other.unwrap(),
+    }
+    let (exit, printed) = shell(&mut sandbox, FOREIGN, 60);
+    assert!(exit.success() && printed.starts_with("changed: "), "{exit:?} {printed}");
+    assert!(printed.ends_with("written: false\n"), "{printed}");
+    assert_eq!(fs::metadata(&emulator).unwrap().permissions().mode() & 0o7777, 0o755, "{printed}");
+}
+
+fn told() {
+    let bench = Bench::new();
+    let mut sandbox = opened(&bench, &[]);
+    let words = vec!["a word of some length".to_owned(); 20_000];
+    let arguments =
+        ["/bin/sh", "-c", "read line || :; echo $#$line", "sh"].map(str::to_owned).into_iter().chain(words).collect();
+    let mut said = Vec::new();
+    let program = Program { arguments, environment: BTreeMap::new(), limit: 60 };
+    let exit = sandbox.run(&program, &mut |bytes| said.extend_from_slice(bytes)).unwrap();
+    assert!(exit.success(), "{exit:?}");
+    assert_eq!(String::from_utf8_lossy(&said), "20000\n", "nothing of it is left on standard input");
 }
 
 fn too_long() {

@@ -5,12 +5,15 @@ use pgp::{
     composed::{Deserializable, SignedPublicKey, SignedPublicSubKey},
     crypto::hash::HashAlgorithm,
     packet::{Signature, SignatureType, SubpacketData},
-    types::{KeyDetails, Tag},
+    ser::Serialize,
+    types::{KeyDetails, PublicParams, Tag},
 };
 
 /// All keys of a distribution fit in far less.
 const MAX_KEYRING: usize = 64 << 20;
 const ARMOR: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
+/// The shortest RSA key that counts, in bits, as with apt (`APT::Key::Assert-Pubkey-Algo`).
+const RSA_MIN: u16 = 2048;
 
 pub(super) struct Keyring {
     keys: Vec<SignedPublicKey>,
@@ -106,6 +109,10 @@ impl Candidate<'_> {
     pub(super) fn standing(&self, at: i64) -> Standing {
         let primary = &self.key.primary_key;
         let details = &self.key.details;
+        let params = [Some(primary.public_params()), self.subkey.map(|subkey| subkey.key.public_params())];
+        if let Some(reason) = params.into_iter().flatten().find_map(weakness) {
+            return Standing::Unfit(reason);
+        }
         // A revocation counts whenever it was made: what a lost key signed has any date that its thief likes.
         let is_revoked = |signature: &Signature| {
             signature.typ() == Some(SignatureType::KeyRevocation) && signature.verify_key(primary).is_ok()
@@ -162,6 +169,19 @@ impl Candidate<'_> {
             own.into_iter().filter(move |_| !revoked)
         });
         direct.chain(users).filter(|signature| is_acceptable(signature))
+    }
+}
+
+/// Why a key can be forged: apt takes none of these any more, either.
+fn weakness(params: &PublicParams) -> Option<&'static str> {
+    match params {
+        // The number of its bits comes first (RFC 9580, section 3.2).
+        PublicParams::RSA(rsa) => match rsa.to_bytes().ok().and_then(|bytes| bytes.first_chunk::<2>().copied()) {
+            Some(bits) if u16::from_be_bytes(bits) >= RSA_MIN => None,
+            _ => Some("its RSA key has less than 2048 bits"),
+        },
+        PublicParams::DSA(_) => Some("DSA is out of date"),
+        _ => None,
     }
 }
 
