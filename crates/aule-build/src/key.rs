@@ -5,7 +5,7 @@ use aule_tree::Hasher;
 use serde::Serialize;
 
 /// Changes whenever the same inputs would give other bytes. It is part of every step key and of every build.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The key of step `name` with these inputs, which are serialised as JSON in the order of their fields.
 pub(crate) fn step_key(name: &str, inputs: &impl Serialize) -> Result<StepKey, crate::BuildError> {

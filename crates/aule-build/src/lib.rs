@@ -35,7 +35,7 @@ pub use outputs::{
     artifact::types,
     provenance::{Origin, Provenance, ProvenanceStep, read as read_provenance},
 };
-pub use packages::{SandboxTools, forget_trees};
+pub use packages::{Forgotten, SandboxTools, forget_trees};
 pub use pipeline::{build, lock, rebuild, refuse_unsupported};
 pub use preview::{
     Against, Change, Comparison, Download, DownloadKind, Knowledge, PackageChange, Packages, Preview, Step, StepState,

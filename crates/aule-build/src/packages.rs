@@ -15,7 +15,7 @@ mod trees;
 use crate::{BuildError, BuildRequest, LockMode, Result, base::ImportedBase, stage::Stage};
 use aule_deb::{
     index::{Package, Packages},
-    resolve::{Request, ResolveError, Source, Universe},
+    resolve::{Reason, Request, ResolveError, Source, Universe},
 };
 use aule_recipe::{Base, Diagnostics, KeptPackage, Lock, LockedBase, LockedPackage, Merged, Sha256};
 use aule_tree::{Timestamp, TreePath};
@@ -24,7 +24,7 @@ pub use install::SandboxTools;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use system::{System, Trusted, preferences};
-pub use trees::forget_trees;
+pub use trees::{Forgotten, forget_trees};
 
 /// What has to be done to the base; it decides the result together with the base itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) remove: Vec<String>,
     /// Those of the new ones that nobody asked for by name: apt may take them away when nobody needs them.
     pub(crate) automatic: Vec<String>,
+    /// Those that the base has and nobody asked for before: from now on somebody does.
+    pub(crate) manual: Vec<String>,
     /// What was asked for and is in the base as it should be. It changes nothing of the result.
     #[serde(skip)]
     pub(crate) kept: Vec<KeptPackage>,
@@ -60,7 +62,7 @@ pub(crate) struct Deb {
 impl Plan {
     /// Nothing has to be done.
     pub(crate) fn is_empty(&self) -> bool {
-        self.install.is_empty() && self.remove.is_empty()
+        self.install.is_empty() && self.remove.is_empty() && self.manual.is_empty()
     }
 
     /// What the lock pins.
@@ -251,27 +253,34 @@ fn from_all(
     (index, pinned): (Packages, Vec<LockedPackage>),
     fetched: Vec<Fetched>,
 ) -> Result<Plan> {
-    let mut sources: Vec<(Packages, i32, Origin)> = vec![(index, LOCKED, Origin::Lock(pinned))];
+    let mut offered: Vec<(Packages, i32, Origin)> = Vec::new();
     for mut fetched in fetched {
         let packages = std::mem::take(&mut fetched.packages);
-        sources.push((packages, fetched.priority, Origin::Index(fetched)));
+        offered.push((packages, fetched.priority, Origin::Index(fetched)));
     }
-    let mut sources: Vec<_> =
-        sources.iter().map(|(packages, priority, origin)| (packages, *priority, origin)).collect();
-    let mut solved = solve(question, &sources);
-    if let Err(Unsolved::Resolve(ResolveError::Contradiction(reasons))) = &solved
-        && !question.locked.is_empty()
-    {
-        let reason = reasons.first().map_or("", |it| it.what.as_str());
-        let message =
-            format!("the lock's packages and what is asked for cannot stand together ({reason}); all are chosen anew");
-        if let Some((_, priority, _)) = sources.first_mut() {
-            *priority = FORGOTTEN;
+    let lock = Origin::Lock(pinned);
+    let (mut loosened, mut because) = (BTreeSet::new(), String::new());
+    let solved = loop {
+        let (pinned, forgotten) = parted(&index, &loosened)?;
+        let mut all = vec![(&pinned, LOCKED, &lock), (&forgotten, FORGOTTEN, &lock)];
+        all.extend(offered.iter().map(|(packages, priority, origin)| (packages, *priority, origin)));
+        let solved = solve(question, &all);
+        let Err(Unsolved::Resolve(ResolveError::Contradiction(reasons))) = &solved else { break solved };
+        let in_the_way = in_the_way(&pinned, reasons);
+        if in_the_way.is_empty() {
+            break solved;
         }
-        solved = solve(question, &sources);
-        if solved.is_ok() {
-            request.observer.note(&message);
+        if let (true, Some(reason)) = (loosened.is_empty(), reasons.first()) {
+            because.clone_from(&reason.what);
         }
+        loosened.extend(in_the_way);
+    };
+    if solved.is_ok() && !loosened.is_empty() {
+        let names: Vec<&str> = loosened.iter().map(String::as_str).collect();
+        let names = some_of(&names);
+        request.observer.note(&format!(
+            "{names} of the lock's packages cannot stay beside what is asked for ({because}) and are chosen anew"
+        ));
     }
     let plan = solved.and_then(|first| alone(question, first)).map_err(|error| match error {
         Unsolved::Resolve(error) => at_its_place(question, error),
@@ -279,6 +288,43 @@ fn from_all(
     })?;
     note_what_goes(request, question, &plan);
     Ok(plan)
+}
+
+/// The packages of an index, without those of some names, and those.
+fn parted(index: &Packages, names: &BTreeSet<String>) -> Result<(Packages, Packages)> {
+    let (mut others, mut of_names) = (String::new(), String::new());
+    for package in index.iter() {
+        let text = if names.contains(package.name) { &mut of_names } else { &mut others };
+        text.push_str(package.paragraph().text());
+        text.push_str("\n\n");
+    }
+    let parsed = |text| Packages::parse(text).map_err(|error| BuildError::Packages(error.to_string()));
+    Ok((parsed(others)?, parsed(of_names)?))
+}
+
+/// The names of pinned packages that a contradiction is about, with all that were built from the same sources, as these often stand
+/// together only; of all where it is about none.
+fn in_the_way(pinned: &Packages, reasons: &[Reason]) -> BTreeSet<String> {
+    let source = |package: &Package<'_>| {
+        let source = package.get("Source").unwrap_or(package.name);
+        source.split(' ').next().unwrap_or(source).to_owned()
+    };
+    let is_named = |package: &Package<'_>| reasons.iter().any(|it| it.names.contains(package.name));
+    let sources: BTreeSet<String> = pinned.iter().filter(is_named).map(|it| source(&it)).collect();
+    let goes = pinned.iter().filter(|it| sources.is_empty() || sources.contains(&source(it)));
+    goes.map(|it| it.name.to_owned()).collect()
+}
+
+/// The most names that a sentence has.
+const NAMES_MAX: usize = 5;
+
+/// `a, b, c, d, e and 3 more`
+fn some_of(names: &[&str]) -> String {
+    let more = match names.len().saturating_sub(NAMES_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", names.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", "))
 }
 
 /// The answer that the chosen packages give when they are all there is, which is what the lock gives the next time: among more of
@@ -352,8 +398,10 @@ impl Question<'_> {
 
 fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> std::result::Result<Solved, Unsolved> {
     let system = question.system;
-    let given: Vec<Source<'_>> =
-        sources.iter().map(|(packages, priority, _)| Source { packages, priority: *priority }).collect();
+    let given: Vec<Source<'_>> = sources
+        .iter()
+        .map(|(packages, priority, _)| Source { packages, priority: *priority, is_pinned: *priority == LOCKED })
+        .collect();
     let index = |error: aule_deb::index::IndexError| BuildError::Packages(error.to_string());
     let mut wanted = question.install.to_vec();
     if question.essential {
@@ -379,10 +427,11 @@ fn solve(question: &Question<'_>, sources: &[(&Packages, i32, &Origin)]) -> std:
     let there: BTreeSet<&str> = system.installed.iter().filter(|it| it.is_installed()).map(|it| it.name).collect();
     let names = solution.install.iter().map(|(_, package)| package.name);
     let automatic = names.filter(|name| !asked.contains(name) && !there.contains(name)).map(str::to_owned).collect();
+    let manual = asked.iter().filter(|name| system.automatic.contains(**name)).map(|it| (*it).to_owned()).collect();
     let remove = solution.remove.iter().map(|package| package.name.to_owned()).collect();
     let kept = |package: &Package<'_>| KeptPackage { name: package.name.into(), version: package.version.into() };
     let kept = solution.kept.iter().map(kept).collect();
-    let plan = Plan { install, remove, automatic, kept, architecture: system.architecture.clone() };
+    let plan = Plan { install, remove, automatic, manual, kept, architecture: system.architecture.clone() };
     Ok(Solved { plan, chosen })
 }
 

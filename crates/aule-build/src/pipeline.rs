@@ -20,7 +20,7 @@ use crate::{
     stage::{Stage, flatten},
     steps::{boot as boot_step, files, nfs_root, overlays, seed::Seed, services},
 };
-use aule_recipe::{Base, Diagnostics, Lock, Merged, Output, Root, RootOver};
+use aule_recipe::{Base, Diagnostics, Lock, LockedPackage, Merged, Output, Root, RootOver};
 use aule_store::{
     ARTIFACT_NAME, Build, Store,
     layer::ArchiveOptions,
@@ -66,17 +66,44 @@ pub fn build(request: &BuildRequest<'_>, merged: &Merged) -> Result<BuildOutcome
     let plan = packages::plan(request, merged, &base.imported)?;
     base.pin(&mut pins.lock, &plan);
     refuse_other_base(request, &pins.lock)?;
+    refuse_unused_packages(request, &pins.lock)?;
     finish(request, merged, base.imported, pins, &plan, Some(base.origin))
 }
 
-/// `--locked`: refuses another base than the locked one. Files were compared when they were pinned, and what the lock holds for
-/// other variants is not this build's business.
+/// `--locked`: refuses another base than the locked one. Files were compared when they were pinned.
 pub(crate) fn refuse_other_base(request: &BuildRequest<'_>, now: &Lock) -> Result<()> {
-    if request.lock_mode == LockMode::Locked && now.base != request.lock.base {
+    if request.lock_mode != LockMode::Locked {
+        return Ok(());
+    }
+    if now.base != request.lock.base {
         let message = "the lock has another base image than the recipe; run `aule lock` and commit the result";
         return Err(BuildError::Locked(message.into()));
     }
     Ok(())
+}
+
+/// `--locked`: refuses packages in the lock that nothing needs. (What only other variants use is not in the lock of a build.)
+pub(crate) fn refuse_unused_packages(request: &BuildRequest<'_>, now: &Lock) -> Result<()> {
+    // Another image in place of the recipe's may need less.
+    if request.lock_mode != LockMode::Locked || request.base.is_some() {
+        return Ok(());
+    }
+    let unused = |locked: &[LockedPackage], now: &[LockedPackage]| -> Vec<String> {
+        let unused = locked.iter().filter(|it| !now.contains(it));
+        unused.map(|it| format!("{} {}", it.name, it.version)).collect()
+    };
+    let mut names = unused(&request.lock.base_packages, &now.base_packages);
+    names.extend(unused(&request.lock.packages, &now.packages));
+    match names.as_slice() {
+        [] => Ok(()),
+        [first, rest @ ..] => {
+            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            let message = format!(
+                "the lock has packages that nothing needs any more ({first}{more}); run `aule lock` and commit the result"
+            );
+            Err(BuildError::Locked(message))
+        }
+    }
 }
 
 /// The base of a build, and what lock and provenance say of it.

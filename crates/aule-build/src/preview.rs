@@ -15,7 +15,7 @@ use crate::{
     inputs::Snapshot,
     outputs::boot::BootOptions,
     pins::{inputs_digest, locked_file},
-    pipeline::{change_files, configure, pin_base, refuse_other_base, refuse_unsupported},
+    pipeline::{change_files, configure, pin_base, refuse_other_base, refuse_unsupported, refuse_unused_packages},
     steps::{seed::Seed, services},
 };
 use aule_recipe::{Lock, LockedFile, Merged, Output, Sha256};
@@ -45,6 +45,9 @@ pub fn preview(request: &BuildRequest<'_>, merged: &Merged, with: &Comparison<'_
     refuse_other_base(request, &base.lock)?;
     let plan = packages::find(request, merged, &base)?;
     let (lock, lock_unknown) = lock(request, &base, &plan, &fetched);
+    if lock_unknown.is_empty() {
+        refuse_unused_packages(request, &lock)?;
+    }
 
     let (against, compared) = packages::compare(request, merged, &base, &plan, with)?;
     let known_lock = lock_unknown.is_empty().then_some(&lock);

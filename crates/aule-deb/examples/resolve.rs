@@ -29,7 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     writeln!(said, "read after {:?}", started.elapsed())?;
     let (remove, install): (Vec<String>, Vec<String>) = names.iter().cloned().partition(|it| it.ends_with('-'));
     let remove = remove.iter().map(|it| it.trim_end_matches('-').to_owned()).collect();
-    let sources: Vec<Source<'_>> = packages.iter().map(|packages| Source { packages, priority: 500 }).collect();
+    let sources: Vec<Source<'_>> =
+        packages.iter().map(|packages| Source { packages, priority: 500, is_pinned: false }).collect();
     let universe = Universe::new(architecture, &installed, &sources, &install)?;
     writeln!(said, "sorted after {:?}", started.elapsed())?;
     let solution = universe.resolve(&Request { install, remove })?;

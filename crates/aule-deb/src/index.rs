@@ -8,7 +8,7 @@ use crate::{
 use std::collections::HashMap;
 
 /// The largest index that is taken, in bytes; Debian's largest has some sixty million.
-pub const INDEX_MAX: usize = 1 << 30;
+pub const INDEX_MAX: usize = 512 << 20;
 
 /// The fields that name other packages and count.
 const RELATIONS: [&str; 5] = ["Pre-Depends", "Depends", "Conflicts", "Breaks", "Provides"];
@@ -194,6 +194,11 @@ impl Packages {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many bytes they were read from.
+    pub fn size(&self) -> usize {
+        self.text.len()
     }
 
     /// The package of this number, from 0.

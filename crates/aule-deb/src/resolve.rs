@@ -13,6 +13,7 @@ mod universe;
 pub use universe::{Source, Universe};
 
 use crate::index::{IndexError, Package};
+use std::collections::BTreeSet;
 
 /// What is wanted.
 #[derive(Debug, Clone, Default)]
@@ -110,7 +111,7 @@ pub enum ResolveError {
 }
 
 /// Something that is in the way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reason {
     /// What it is, in one line.
     pub what: String,
@@ -118,6 +119,8 @@ pub struct Reason {
     pub ways: Vec<String>,
     /// The names of packages that were asked for with which the ways begin.
     pub asked: Vec<String>,
+    /// The names of all packages that are in the way; the first of several reasons has those of all.
+    pub names: BTreeSet<String>,
 }
 
 impl std::fmt::Display for Reason {

@@ -5,8 +5,10 @@ use crate::control::paragraphs;
 /// The sources of one suite.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceList {
-    /// Where the archive is, without a slash at its end.
+    /// Where the archive is, without a slash at its end, and without a name and password.
     pub uri: String,
+    /// Whether the address has a name or password, which must not get into what is shared.
+    pub has_secret: bool,
     /// The suite, such as `trixie`; with a slash at its end it is the directory of the index itself, without components.
     pub suite: String,
     /// Such as `main`.
@@ -94,8 +96,8 @@ impl std::str::FromStr for Fingerprint {
     }
 }
 
-/// The most sources that a file may name: systems have some ten, and each is asked over the network.
-const SOURCES_MAX: usize = 1000;
+/// The most sources that a file may name, and a system may have: there are some ten, and each is asked over the network.
+pub const SOURCES_MAX: usize = 1000;
 /// The most bytes that the sources of a paragraph may have, written out one by one.
 const WRITTEN_OUT_MAX: usize = 16 << 20;
 const TOO_MANY: &str = "these are more sources than any system has";
@@ -229,26 +231,57 @@ fn truth(word: &str) -> Option<bool> {
     }
 }
 
+/// An address without a slash at its end and without a name and password, and whether it had any.
+fn address(uri: &str) -> (String, bool) {
+    let authority = uri.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    let secret = authority.rsplit_once('@').map(|(secret, _)| format!("{secret}@"));
+    let plain = secret.as_ref().map_or_else(|| uri.to_owned(), |secret| uri.replacen(secret.as_str(), "", 1));
+    (plain.trim_end_matches('/').to_owned(), secret.is_some())
+}
+
+/// The mirror that a list of mirrors has first: by its priority, where any has one, of which the smallest counts most
+/// (apt-transport-mirror(1)).
+pub fn first_mirror(list: &str) -> Option<&str> {
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let mirrors = lines.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let uri = words.next()?;
+        let priority = words.find_map(|word| word.strip_prefix("priority:")?.parse::<u64>().ok());
+        Some((priority.unwrap_or(u64::MAX), uri))
+    });
+    // Of equal ones the first.
+    mirrors.min_by_key(|(priority, _)| *priority).map(|(_, uri)| uri)
+}
+
 impl SourceList {
     /// A source that trusts what the system trusts, for all architectures.
     fn of(uri: &str, suite: &str, components: Vec<String>) -> Result<SourceList, String> {
-        // It would get into locks and artifacts, which are shared.
-        let authority = uri.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
-        if let Some((_, host)) = authority.rsplit_once('@') {
-            return Err(format!(
-                "the source at `{host}` has a user name or password in its address: use a mirror without"
-            ));
-        }
+        let (uri, has_secret) = address(uri);
         match (suite.ends_with('/'), components.is_empty()) {
             (true, false) => Err(format!("`{suite}` is the directory of an index, and has no components")),
             (false, true) => Err(format!("the components of `{suite}` are expected")),
-            _ => Ok(SourceList {
-                uri: uri.trim_end_matches('/').to_owned(),
-                suite: suite.to_owned(),
-                components,
-                ..SourceList::default()
-            }),
+            _ => Ok(SourceList { uri, has_secret, suite: suite.to_owned(), components, ..SourceList::default() }),
         }
+    }
+
+    /// The same at another address.
+    #[must_use]
+    pub fn at(&self, uri: &str) -> SourceList {
+        let (uri, has_secret) = address(uri);
+        SourceList { uri, has_secret, ..self.clone() }
+    }
+
+    /// As apt reads it on a system of this architecture: `$(ARCH)` in address and suite stands for its name.
+    #[must_use]
+    pub fn on(&self, architecture: &str) -> SourceList {
+        let named = |text: &str| text.replace("$(ARCH)", architecture);
+        SourceList { uri: named(&self.uri), suite: named(&self.suite), ..self.clone() }
+    }
+
+    /// Where the list of its mirrors is, as an absolute path of the system, if it has one (apt-transport-mirror(1)).
+    pub fn mirror_list(&self) -> Option<String> {
+        let path = self.uri.strip_prefix("mirror+file:")?;
+        Some(format!("/{}", path.trim_start_matches('/')))
     }
 
     /// Whether it is a directory with an index, without a suite's structure.
@@ -282,12 +315,31 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_a_password_is_refused_without_telling_it() {
-        for text in ["deb http://me:secret@a/debian s main\n", "deb [trusted=no] https://secret@a s main\n"] {
-            let error = one_line(text).unwrap_err().to_string();
-            assert!(error.contains("`a`") && !error.contains("secret"), "{error}");
+    fn an_address_with_a_password_is_known_without_telling_it() {
+        for (text, wanted) in [
+            ("deb http://me:secret@a/debian s main\n", ("http://a/debian", true)),
+            ("deb [trusted=no] https://se@cret@a s main\n", ("https://a", true)),
+            ("deb http://a/@/debian s main\n", ("http://a/@/debian", false)),
+        ] {
+            let sources = one_line(text).unwrap();
+            assert_eq!((&*sources[0].uri, sources[0].has_secret), wanted);
         }
-        assert!(one_line("deb http://a/@/debian s main\n").is_ok());
+    }
+
+    #[test]
+    fn mirrors_and_architectures() {
+        let source = &one_line("deb mirror+file:///etc/apt/mirrors/debian.list $(ARCH)/stable main").unwrap()[0];
+        assert_eq!(source.mirror_list().as_deref(), Some("/etc/apt/mirrors/debian.list"));
+        let there = source.at("http://a:b@example.org/$(ARCH)/").on("arm64");
+        assert_eq!((&*there.uri, &*there.suite), ("http://example.org/arm64", "arm64/stable"));
+        assert!(there.has_secret && !source.has_secret && there.mirror_list().is_none());
+        for (list, wanted) in [
+            ("# none\n\n", None),
+            ("http://a/\nhttp://b/\n", Some("http://a/")),
+            ("http://a/\tpriority:2\n http://b/\ttype:index priority:1\nhttp://c/\tpriority:1\n", Some("http://b/")),
+        ] {
+            assert_eq!(first_mirror(list), wanted);
+        }
     }
 
     #[test]

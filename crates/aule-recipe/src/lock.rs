@@ -367,6 +367,10 @@ fn read(cx: &mut Context<'_>, root: &Node) -> Lock {
     if let Some(node) = root.get("packages") {
         let items = cx.list(node, "`packages`");
         lock.packages = items.iter().filter_map(|item| read_package(cx, item)).collect();
+        // Locks once had all packages in one list; what was pinned stays so.
+        if lock.suite.is_some() && root.get("base_packages").is_none() {
+            lock.base_packages.clone_from(&lock.packages);
+        }
     }
     if let Some(node) = root.get("kept") {
         let items = cx.list(node, "`kept`");

@@ -46,6 +46,18 @@ impl Native {
     }
 }
 
+/// The libraries' directory of Debian's `architecture` below `/usr/lib`: processor, kernel and C library (Debian: "Multiarch/Tuples").
+pub fn triplet(architecture: &str) -> Option<&'static str> {
+    TRIPLETS.iter().find(|it| it.0 == architecture).map(|it| it.1)
+}
+
+const TRIPLETS: [(&str, &str); 4] = [
+    ("amd64", "x86_64-linux-gnu"),
+    ("arm64", "aarch64-linux-gnu"),
+    ("armhf", "arm-linux-gnueabihf"),
+    ("riscv64", "riscv64-linux-gnu"),
+];
+
 /// Debian's name of an architecture, QEMU's, Rust's, the ELF class (1: 32 bits, 2: 64 bits) and the ELF machine.
 const ARCHITECTURES: [(&str, &str, &str, u8, u8); 4] = [
     ("amd64", "x86_64", "x86_64", 2, 0x3e),

@@ -24,7 +24,7 @@ mod protocol;
 mod run;
 mod unpack;
 
-pub use emulator::Native;
+pub use emulator::{Native, triplet};
 pub use error::{Result, SandboxError};
 pub use helper::helper;
 pub use host::{Host, Sandbox, Unpacker, View};

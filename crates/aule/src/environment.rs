@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use aule_build::{Network, SandboxTools};
-use aule_deb::sources::{deb822, one_line};
+use aule_deb::sources::{deb822, first_mirror, one_line};
 use aule_store::Store;
 use aule_tree::Timestamp;
 use std::{
@@ -78,18 +78,13 @@ fn machine_mirror(apt: &Path) -> Option<String> {
         };
         read.unwrap_or_default()
     });
+    // None with a password: it would get into locks and artifacts.
     lists.filter(|list| !list.suite.contains(['-', '/'])).find_map(|list| {
-        let uri = match list.uri.strip_prefix("mirror+file:") {
-            // A list of mirrors (apt-transport-mirror(1)): the first one.
-            Some(file) => {
-                let text = fs::read_to_string(file).ok()?;
-                text.lines()
-                    .find_map(|line| line.split_whitespace().next().filter(|it| !it.starts_with('#')))?
-                    .to_owned()
-            }
-            None => list.uri,
+        let list = match list.mirror_list() {
+            Some(file) => list.at(first_mirror(&fs::read_to_string(file).ok()?)?),
+            None => list,
         };
-        // None with a password: it would get into locks and artifacts.
+        let uri = Some(list.uri).filter(|_| !list.has_secret)?;
         uri.parse::<aule_recipe::Url>().is_ok().then_some(uri)
     })
 }
@@ -133,10 +128,15 @@ mod tests {
         let parts = apt.path().join("sources.list.d");
         fs::create_dir(&parts).unwrap();
         assert_eq!(machine_mirror(apt.path()), None);
-        fs::write(apt.path().join("sources.list"), "deb http://old.example/debian trixie main\n").unwrap();
+        fs::write(
+            apt.path().join("sources.list"),
+            "deb http://a:b@own.example/debian trixie main\ndeb http://old.example/debian trixie main\n",
+        )
+        .unwrap();
         assert_eq!(machine_mirror(apt.path()).as_deref(), Some("http://old.example/debian"));
         let mirrors = apt.path().join("mirrors");
-        fs::write(&mirrors, "# first\n\nhttps://near.example/debian\tpriority:1\nhttp://far.example/debian\n").unwrap();
+        fs::write(&mirrors, "# first\n\nhttps://near.example/debian/\tpriority:1\nhttp://far.example/debian\n")
+            .unwrap();
         let text = format!(
             "Types: deb\nURIs: http://security.example/\nSuites: trixie-security\nComponents: main\n\n\
              Types: deb\nURIs: mirror+file:{}\nSuites: trixie trixie-updates\nComponents: main\n",

@@ -2,7 +2,7 @@
 //! that the store has, and of the others from the signed indices, as far as these list the very same files.
 
 use super::{
-    Plan, Question, debs, from_all, from_lock, indices, is_of_this_base, listed, not_in_the_lock,
+    Plan, Question, debs, from_all, from_lock, indices, is_of_this_base, listed, not_in_the_lock, some_of,
     system::{STATUS, Trusted},
 };
 use crate::{BuildError, BuildRequest, LockMode, Result};
@@ -18,8 +18,6 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 /// The largest database of dpkg that is read.
 const STATUS_MAX: u64 = 256 << 20;
-/// How many names a sentence has at most.
-const NAMES_MAX: usize = 5;
 
 /// Finds what has to be done, as a build would: from the lock alone where that answers the question, else from the signed
 /// indices, too.
@@ -74,14 +72,10 @@ fn locked_for<'a>(question: &'a Question<'_>) -> impl Iterator<Item = &'a Locked
     question.locked.iter().filter(move |it| it.architecture == *architecture || it.architecture == "all")
 }
 
-/// `the store does not have a, b and 3 more packages of the lock`
+/// `the store does not have a, b and 3 more of the lock's packages`
 fn not_there(packages: &[LockedPackage]) -> String {
-    let names: Vec<&str> = packages.iter().take(NAMES_MAX).map(|it| it.name.as_str()).collect();
-    let more = match packages.len().saturating_sub(NAMES_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!("the store does not have {}{more} of the lock's packages", names.join(", "))
+    let names: Vec<&str> = packages.iter().map(|it| it.name.as_str()).collect();
+    format!("the store does not have {} of the lock's packages", some_of(&names))
 }
 
 /// What `lock` pins for this base of now; nothing where it was written beside another one.

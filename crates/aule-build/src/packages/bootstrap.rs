@@ -127,7 +127,11 @@ pub(super) fn source(request: &BuildRequest<'_>, merged: &Merged, wanted: &BaseP
 
 /// All packages of the base.
 fn plan(request: &BuildRequest<'_>, merged: &Merged, wanted: &BasePackages) -> Result<Plan> {
-    let system = System { architecture: wanted.architecture.clone(), installed: Packages::default() };
+    let system = System {
+        architecture: wanted.architecture.clone(),
+        installed: Packages::default(),
+        automatic: Default::default(),
+    };
     // What is locked of another suite is no answer.
     let is_locked = request.lock.suite.as_ref() == Some(&wanted.suite_line());
     let question = Question {
@@ -194,7 +198,7 @@ fn essential<'a>(request: &BuildRequest<'_>, plan: &'a Plan) -> Result<Vec<&'a D
     let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(error.to_string());
     let names: Vec<String> = index.iter().filter(Package::is_essential).map(|it| it.name.to_owned()).collect();
     let installed = Packages::default();
-    let sources = [Source { packages: &index, priority: super::LOCKED }];
+    let sources = [Source { packages: &index, priority: super::LOCKED, is_pinned: true }];
     let universe = Universe::new(&plan.architecture, &installed, &sources, &names).map_err(|error| wrong(&error))?;
     let solution = universe.resolve(&Request { install: names, remove: Vec::new() }).map_err(|error| wrong(&error))?;
     let by_name: HashMap<&str, &Deb> = plan.install.iter().map(|deb| (deb.name.as_str(), deb)).collect();

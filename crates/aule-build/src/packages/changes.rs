@@ -1,7 +1,7 @@
 //! From what a sandbox says that changed to the tree: what is the same stays as it was, and no time of the installation
 //! is left.
 
-use super::normal::{is_command_line, is_left_out, is_machine_key};
+use super::normal::{holds_private_key, is_command_line, is_left_out, is_machine_key, leads_to_machine_key};
 use crate::{BuildError, BuildRequest, Result, inputs::Bytes, stage::Stage};
 use aule_sandbox::{Entry, What};
 use aule_store::Store;
@@ -10,6 +10,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read,
 };
+
+/// Where dpkg has a list of the files of each package.
+const LISTS: &str = "var/lib/dpkg/info";
 
 /// Takes changes, one after the other, and makes them in the tree.
 pub(super) struct Changes<'a> {
@@ -26,7 +29,16 @@ pub(super) struct Changes<'a> {
     names: BTreeMap<TreePath, BTreeSet<Vec<u8>>>,
     /// Files that were left out: the first of their other names has what they had, the others are names of that one.
     left_out: BTreeMap<TreePath, LeftOut>,
+    /// Keys of one machine that were left out.
+    keys: Vec<TreePath>,
+    /// New files that hold a private key; where no package brings them, somebody drew it.
+    drawn: BTreeSet<TreePath>,
+    /// How many changes there were.
+    count: usize,
 }
+
+/// The most changes that are taken: all of them are in memory at the end.
+const CHANGES_MAX: usize = 4_000_000;
 
 /// A file that was left out.
 struct LeftOut {
@@ -44,18 +56,29 @@ impl<'a> Changes<'a> {
         origin: &'static str,
         boot_mount: Option<&'a TreePath>,
     ) -> Self {
-        let (directories, names, left_out) = Default::default();
+        let (directories, names, left_out, keys, drawn, count) = Default::default();
         let (store, began) = (request.store, request.now);
-        Changes { stage, store, began, origin, boot_mount, directories, names, left_out }
+        Changes { stage, store, began, origin, boot_mount, directories, names, left_out, keys, drawn, count }
     }
 
     /// One change, with the bytes of a file.
     pub(super) fn take(&mut self, entry: Entry, bytes: &mut dyn Read) -> Result<()> {
         let Entry { path, what } = entry;
-        let is_key = is_machine_key(&path) && !matches!(what, What::Gone);
+        self.count += 1;
+        if self.count > CHANGES_MAX {
+            return Err(BuildError::Packages(format!("the packages' scripts left more than {CHANGES_MAX} files")));
+        }
+        let is_key = match &what {
+            What::Gone => false,
+            What::Symlink { target, .. } => is_machine_key(&path) || leads_to_machine_key(&path, target),
+            _ => is_machine_key(&path),
+        };
         let is_directory = matches!(what, What::Directory { .. });
         if is_left_out(&path, is_directory) || is_key || is_command_line(&path, self.boot_mount) {
             if let What::File { metadata, size } = what {
+                if is_key {
+                    self.keys.push(path.clone());
+                }
                 let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
                 self.left_out.insert(path, LeftOut { metadata, content, bytes, place: None });
             }
@@ -68,6 +91,11 @@ impl<'a> Changes<'a> {
             }
             What::File { metadata, size } => {
                 let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
+                let is_new = self.stage.tree.get(&path).is_none();
+                // (A larger one is no key.)
+                if is_new && matches!(&bytes, Bytes::Memory(bytes) if holds_private_key(bytes)) {
+                    self.drawn.insert(path.clone());
+                }
                 self.put(&path, metadata, Kind::File(content), Some(bytes));
             }
             What::Symlink { metadata, target } => self.put(&path, metadata, Kind::Symlink(target), None),
@@ -122,7 +150,7 @@ impl<'a> Changes<'a> {
         let mtime = if is_new { self.stage.date } else { metadata.mtime.min(self.stage.date) };
         let metadata = Metadata { mtime, ..metadata };
         let same = self.stage.tree.get(path).is_some_and(|there| {
-            same_kind(&there.kind, &kind) && Metadata { mtime: metadata.mtime, ..there.metadata.clone() } == metadata
+            there.kind == kind && Metadata { mtime: metadata.mtime, ..there.metadata.clone() } == metadata
         });
         if same {
             return;
@@ -133,8 +161,15 @@ impl<'a> Changes<'a> {
         self.stage.tree.insert(path, Inode { metadata, kind });
     }
 
-    /// Puts directories right: one in which nothing came or went, and that is as it was, keeps its time.
-    pub(super) fn finish(self) {
+    /// Takes drawn keys out, and puts directories right: one in which nothing came or went, and that is as it was, keeps its time.
+    /// Gives the keys that were left out.
+    pub(super) fn finish(mut self) -> Result<Vec<TreePath>> {
+        let of_packages = self.of_packages()?;
+        for path in std::mem::take(&mut self.drawn).into_iter().filter(|it| !of_packages.contains(it)) {
+            self.stage.tree.remove(&path);
+            self.stage.origins.remove(&path);
+            self.keys.push(path);
+        }
         let date = self.stage.date;
         for (path, metadata) in self.directories {
             let children = self.stage.tree.children(&path).into_iter();
@@ -148,15 +183,29 @@ impl<'a> Changes<'a> {
                 self.stage.tree.update(&path, |inode| inode.metadata = Metadata { mtime: date, ..metadata });
             }
         }
+        Ok(self.keys)
     }
-}
 
-/// Whether two are the same to whoever looks at them: a sparse file is what it reads as.
-fn same_kind(one: &Kind, other: &Kind) -> bool {
-    match (one, other) {
-        (Kind::File(one), Kind::File(other)) if one.sparse.is_some() => {
-            one.size == other.size && one.digest == other.digest
+    /// Which of the files with keys a package brings, by dpkg's lists.
+    fn of_packages(&self) -> Result<BTreeSet<TreePath>> {
+        let mut found = BTreeSet::new();
+        if self.drawn.is_empty() {
+            return Ok(found);
         }
-        (one, other) => one == other,
+        let lists = self.stage.tree.resolve(&TreePath::new(LISTS)?, true)?;
+        let children = self.stage.tree.children(&lists).into_iter();
+        let lists: Vec<TreePath> = children.map(|(path, _)| path.clone()).collect();
+        for list in lists.iter().filter(|it| it.as_bytes().ends_with(b".list")) {
+            let Some(bytes) = self.stage.read(list)? else { continue };
+            for line in bytes.split(|byte| *byte == b'\n') {
+                let Ok(path) = TreePath::new(line.strip_prefix(b"/").unwrap_or(line)) else { continue };
+                // A list may name what is not there any more, below what is no directory.
+                let place = self.stage.place(&path).unwrap_or(path);
+                if self.drawn.contains(&place) {
+                    found.insert(place);
+                }
+            }
+        }
+        Ok(found)
     }
 }

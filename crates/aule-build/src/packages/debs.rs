@@ -6,14 +6,14 @@ use aule_deb::{
     index::Packages,
 };
 use aule_recipe::LockedPackage;
-use aule_store::download::DownloadError;
+use aule_store::download::{DownloadError, shown};
 use aule_tree::{Digest, Timestamp};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::BufReader,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -28,7 +28,8 @@ pub(super) fn fetch<'a>(
     request: &BuildRequest<'_>,
     packages: impl IntoIterator<Item = &'a LockedPackage>,
 ) -> Result<()> {
-    each(CONNECTIONS, &not_there(request, packages), |package| fetch_one(request, package))
+    let silent = Silent::default();
+    each(CONNECTIONS, &not_there(request, packages), |package| fetch_one(request, package, &silent))
 }
 
 /// Sees that those of them are in the store that can be had, and gives the others.
@@ -40,29 +41,39 @@ pub(super) fn fetch_what_can_be<'a>(
     packages: impl IntoIterator<Item = &'a LockedPackage>,
 ) -> Result<BTreeSet<LockedPackage>> {
     let lost = Mutex::new(BTreeSet::new());
-    // A server that does not answer is not asked for a hundred others; of one that says no each is asked.
-    let silent = Mutex::new(BTreeSet::new());
+    let silent = Silent::default();
     each(CONNECTIONS, &not_there(request, packages), |package| {
-        let server = package.url.split('/').take(3).collect::<Vec<_>>().join("/");
-        let (lost, silent) = (|| locked(&lost), || locked(&silent));
-        if silent().contains(&server) {
-            lost().insert((*package).clone());
-            return Ok(());
+        let Err(error) = fetch_one(request, package, &silent) else { return Ok(()) };
+        if !is_elsewhere(&error) {
+            return Err(error);
         }
-        let Err(error) = fetch_one(request, package) else { return Ok(()) };
-        let Some(reason) = elsewhere(&error) else { return Err(error) };
-        request.observer.note(&format!("a package of the lock cannot be fetched: {reason}"));
-        lost().insert((*package).clone());
-        if reason.is_unreachable() {
-            silent().insert(server);
-        }
+        request.observer.note(&format!("a package of the lock cannot be fetched: {error}"));
+        lost.lock().unwrap_or_else(PoisonError::into_inner).insert((*package).clone());
         Ok(())
     })?;
     Ok(lost.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Servers that did not answer, each with what was said of that: they are not asked for a hundred other packages.
+#[derive(Default)]
+struct Silent(Mutex<BTreeMap<String, String>>);
+
+impl Silent {
+    fn server(url: &str) -> String {
+        url.split('/').take(3).collect::<Vec<_>>().join("/")
+    }
+
+    /// What was said of the server of a URL, if it did not answer.
+    fn said_of(&self, url: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&Silent::server(url)).cloned()
+    }
+
+    fn note(&self, url: &str, error: &DownloadError) {
+        if error.is_unreachable() {
+            let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            silent.entry(Silent::server(url)).or_insert_with(|| error.to_string());
+        }
+    }
 }
 
 fn not_there<'a>(
@@ -72,20 +83,36 @@ fn not_there<'a>(
     packages.into_iter().filter(|it| !request.store.has_intact_blob(digest(it))).collect()
 }
 
-/// What a download says of its failure, unless that is about this machine: another server could do better.
-fn elsewhere(error: &BuildError) -> Option<&DownloadError> {
-    let BuildError::Download(error) = error else { return None };
-    error.downcast_ref::<DownloadError>().filter(|it| !it.is_local())
+/// Whether another server could do better: the failure is not about this machine.
+fn is_elsewhere(error: &BuildError) -> bool {
+    match error {
+        BuildError::Download(error) => error.downcast_ref::<DownloadError>().is_none_or(|it| !it.is_local()),
+        _ => false,
+    }
 }
 
 /// From where the lock says, else from the mirror that this machine uses: archives have the same paths everywhere.
-fn fetch_one(request: &BuildRequest<'_>, package: &LockedPackage) -> Result<()> {
-    let from = |url: &str| fetch_into_store(request, url, Some(digest(package)), Some(package.size)).map(drop);
+fn fetch_one(request: &BuildRequest<'_>, package: &LockedPackage, silent: &Silent) -> Result<()> {
+    let from = |url: &str| -> Result<()> {
+        if let Some(said) = silent.said_of(url) {
+            return Err(BuildError::Download(format!("{} was not asked for: {said}", shown(url)).into()));
+        }
+        let error = match fetch_into_store(request, url, Some(digest(package)), Some(package.size)) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if let BuildError::Download(error) = &error
+            && let Some(error) = error.downcast_ref::<DownloadError>()
+        {
+            silent.note(url, error);
+        }
+        Err(error)
+    };
     let Err(error) = from(&package.url) else { return Ok(()) };
-    match (elsewhere(&error), in_mirror(request, &package.url)) {
-        (Some(_), Some(url)) => match from(&url) {
+    match (is_elsewhere(&error), in_mirror(request, &package.url)) {
+        (true, Some(url)) => match from(&url) {
             // Where it should be is what people want to read.
-            Err(other) if elsewhere(&other).is_some() => Err(error),
+            Err(other) if is_elsewhere(&other) => Err(error),
             done => done,
         },
         _ => Err(error),

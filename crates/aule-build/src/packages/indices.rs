@@ -3,7 +3,7 @@
 use super::system::{System, Trusted};
 use crate::{BuildError, BuildRequest, Result};
 use aule_deb::{
-    index::{INDEX_MAX, Packages as Index},
+    index::{INDEX_MAX, IndexError, Packages as Index},
     release::{Listed, RELEASE_MAX, Release},
 };
 use aule_image::{Signature, SignatureError, verify_signature_by};
@@ -21,6 +21,9 @@ const SIGNATURE_MAX: usize = 1 << 20;
 const CLOCK_SKEW: i64 = 86_400;
 /// How often a source is read anew that changes while it is read.
 const ATTEMPTS: u32 = 3;
+
+/// The most bytes of all indices together: Debian's and Ubuntu's largest have some 70 MB.
+const INDICES_MAX: usize = 1 << 30;
 
 const EXPIRED: &str = "it has expired: the mirror is not kept up to date, or somebody keeps updates back; \
                        `packages.accept_expired: true` takes it nevertheless";
@@ -43,8 +46,10 @@ pub(super) fn fetch(
     sources: &[Trusted],
     wanted: &Packages,
 ) -> Result<Vec<Fetched>> {
-    let mut fetched = Vec::new();
+    let mut fetched: Vec<Fetched> = Vec::new();
+    let mut left = INDICES_MAX;
     for source in sources {
+        let source = &Trusted { list: source.list.on(&system.architecture), ..source.clone() };
         let uri = match wanted.snapshot {
             Some(at) => snapshot(request, source, wanted, at)?,
             None => source.list.uri.clone(),
@@ -70,6 +75,11 @@ pub(super) fn fetch(
         };
         note_unknown_components(request, source, &place, &said);
         for (index, packages) in indices {
+            left = left.checked_sub(packages.size()).ok_or_else(|| {
+                BuildError::Packages(format!(
+                    "the indices have more than {INDICES_MAX} bytes together; {place} is one too many"
+                ))
+            })?;
             let name = format!("{uri} {} ({index})", source.list.suite);
             fetched.push(Fetched { uri: uri.clone(), name, packages, priority: said.priority() });
         }
@@ -226,6 +236,9 @@ fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed,
     let mut text = Vec::new();
     let read = decoded(path, file).and_then(|reader| reader.take(INDEX_MAX as u64 + 1).read_to_end(&mut text));
     read.map_err(|error| wrong(&error))?;
+    if text.len() > INDEX_MAX {
+        return Err(wrong(&IndexError::TooLarge));
+    }
     // A name in an older encoding is no reason to do without all packages.
     let text = String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
     let (packages, left_out) = Index::parse_index(text).map_err(|error| wrong(&error))?;

@@ -6,11 +6,11 @@ use super::{
     debs, native,
     normal::{PRESETS, Preset},
     order::rounds,
-    system::Trusted,
+    system::{EXTENDED, Trusted},
     trees,
 };
 use crate::{BuildError, BuildRequest, Result, stage::Stage};
-use aule_deb::index::Packages;
+use aule_deb::{control::paragraphs, index::Packages};
 use aule_recipe::Merged;
 use aule_sandbox::{Entry, Exit, Program, Sandbox, SandboxError, Unpacker, View, What};
 use aule_store::layer::Contents;
@@ -23,8 +23,6 @@ use std::{
 
 /// What is installed where.
 pub(super) const STATUS: &str = "var/lib/dpkg/status";
-/// Which packages nobody asked for by name (apt-mark(8)).
-const EXTENDED: &str = "var/lib/apt/extended_states";
 /// Names of the directories that a build makes beside the trees; they are removed by the next one, if not by itself.
 const PASSING: [&str; 4] = ["changes", "tools.part", "packages", "tools"];
 /// How many trees are kept for the next build.
@@ -47,6 +45,9 @@ pub(super) fn install(
     boot_mount: Option<&TreePath>,
     sources: &dyn Fn(&Stage) -> Result<Vec<Trusted>>,
 ) -> Result<()> {
+    if plan.install.is_empty() && plan.remove.is_empty() {
+        return mark(stage, plan);
+    }
     let tools = request.sandbox.as_ref().ok_or(BuildError::Internal("packages are installed without a sandbox"))?;
     let host = trees::host(request.store, tools)?;
     debs::fetch(request, plan.install.iter().map(|it| &it.locked))?;
@@ -89,14 +90,25 @@ pub(super) fn install(
     request.observer.note("collecting what the packages changed");
     let mut changes = Changes::new(stage, request, "packages", boot_mount);
     let policy = TreePath::new(POLICY_PATH)?;
-    sandbox.capture(|entry, bytes| if entry.path == policy { Ok(()) } else { changes.take(entry, bytes) })?;
-    changes.finish();
+    // Ours may have been touched; a package may bring one of its own.
+    let is_ours = |entry: &Entry| {
+        entry.path == policy && matches!(entry.what, What::File { size, .. } if size == POLICY.len() as u64)
+    };
+    sandbox.capture(|entry, bytes| if is_ours(&entry) { Ok(()) } else { changes.take(entry, bytes) })?;
+    let keys = changes.finish()?;
+    if !keys.is_empty() {
+        let names: Vec<String> = keys.iter().map(|it| format!("/{it}")).collect();
+        let names = super::some_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        request.observer.note(&format!(
+            "keys that scripts drew are left out, as no two machines may have one: {names}; draw them when a machine starts first"
+        ));
+    }
     for (path, preset) in &presets {
         if stage.tree.get(path).is_none() {
             stage.put_text(path, preset.bytes, preset.mode, "packages")?;
         }
     }
-    mark_automatic(stage, plan)?;
+    mark(stage, plan)?;
     sandbox.close()?;
     for name in PASSING {
         sandbox.remove(name)?;
@@ -337,8 +349,23 @@ impl Dpkg<'_, '_> {
         let mut environment: BTreeMap<String, String> =
             fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         environment.insert("SOURCE_DATE_EPOCH".into(), self.date.seconds.to_string());
+        if let Some(triplet) = aule_sandbox::triplet(&self.plan.architecture) {
+            environment.extend(machine(triplet));
+        }
         environment
     }
+}
+
+/// What bash tells of the machine, which it takes from here where it stands here: that of the tree, also where the bash that runs is
+/// this machine's.
+fn machine(triplet: &str) -> [(String, String); 3] {
+    let (processor, system) = triplet.split_once('-').unwrap_or((triplet, ""));
+    let vendor = if processor == "x86_64" { "pc" } else { "unknown" };
+    [
+        ("HOSTTYPE".into(), processor.into()),
+        ("MACHTYPE".into(), format!("{processor}-{vendor}-{system}")),
+        ("OSTYPE".into(), system.into()),
+    ]
 }
 
 fn how(exit: &Exit, limit: u64) -> String {
@@ -372,21 +399,33 @@ impl Printed {
     }
 }
 
-/// Marks what came without being asked for, as apt does: in the order of the names.
-fn mark_automatic(stage: &mut Stage, plan: &Plan) -> Result<()> {
+/// Marks what came without being asked for, as apt does, in the order of the names; what is asked for now is not marked any more.
+fn mark(stage: &mut Stage, plan: &Plan) -> Result<()> {
     let path = TreePath::new(EXTENDED)?;
-    let before = stage.read_text(&path)?;
     // An image that apt never ran in has no such file, and apt is not missed in it.
-    if plan.automatic.is_empty() || !stage.exists(&TreePath::new("var/lib/apt")?)? {
+    if plan.automatic.is_empty() && plan.manual.is_empty() || !stage.exists(&TreePath::new("var/lib/apt")?)? {
         return Ok(());
     }
-    let mut text = before.unwrap_or_default();
+    let before = stage.read_text(&path)?.unwrap_or_default();
+    let text = marked(&before, plan);
+    stage.put_text(&path, text.as_bytes(), 0o644, "packages")?;
+    Ok(())
+}
+
+fn marked(before: &str, plan: &Plan) -> String {
+    let mut text = String::new();
+    for paragraph in paragraphs(before) {
+        let is_asked = paragraph.get("Package").is_some_and(|name| plan.manual.iter().any(|it| it == name));
+        if !is_asked {
+            text.push_str(paragraph.text().trim_end_matches('\n'));
+            text.push_str("\n\n");
+        }
+    }
     for name in &plan.automatic {
         let architecture = &plan.architecture;
         text.push_str(&format!("Package: {name}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n"));
     }
-    stage.put_text(&path, text.as_bytes(), 0o644, "packages")?;
-    Ok(())
+    text
 }
 
 /// dpkg's database of the tree.
@@ -422,4 +461,29 @@ pub struct SandboxTools {
     pub search: Vec<PathBuf>,
     /// Whether no program of this machine's architecture stands in for one of the image's: slower, with the same result.
     pub emulate_all: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_what_is_asked_for_go() {
+        let one = |name: &str| format!("Package: {name}\nArchitecture: arm64\nAuto-Installed: 1\n\n");
+        let plan = Plan {
+            automatic: vec!["new".into()],
+            manual: vec!["b".into()],
+            architecture: "arm64".into(),
+            ..Plan::default()
+        };
+        assert_eq!(marked(&[one("a"), one("b"), one("c")].concat(), &plan), [one("a"), one("c"), one("new")].concat());
+        assert_eq!(marked("", &plan), one("new"));
+    }
+
+    #[test]
+    fn what_bash_tells_of_the_machine() {
+        let values = |triplet| machine(triplet).map(|(_, value)| value);
+        assert_eq!(values("aarch64-linux-gnu"), ["aarch64", "aarch64-unknown-linux-gnu", "linux-gnu"]);
+        assert_eq!(values("x86_64-linux-gnu")[1], "x86_64-pc-linux-gnu");
+    }
 }

@@ -28,7 +28,7 @@ use std::{
 };
 
 /// Changes when the layer is made in another way.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Packages whose programs stand in, and the names of those that do not, as they tell of the machine that they run on.
 const PACKAGES: [(&str, &[&str]); 32] = [
     ("bash", &[]),
@@ -48,7 +48,7 @@ const PACKAGES: [(&str, &[&str]); 32] = [
     ("mawk", &[]),
     ("openssh-client", &[]),
     ("openssl", &[]),
-    // These load modules of PAM from a directory of the tree, where this machine's are not.
+    // These load modules of PAM from a directory of the tree, where this machine's are not; so do `su` and `runuser`.
     ("passwd", &["chage", "chfn", "chgpasswd", "chpasswd", "chsh", "expiry", "newusers", "passwd"]),
     ("perl", &[]),
     ("perl-base", &[]),
@@ -61,7 +61,7 @@ const PACKAGES: [(&str, &[&str]); 32] = [
     ("sysvinit-utils", &[]),
     ("tar", &[]),
     ("udev", &[]),
-    ("util-linux", &["lscpu", "setarch"]),
+    ("util-linux", &["lscpu", "runuser", "setarch", "su"]),
     ("xz-utils", &[]),
     ("zstd", &[]),
 ];
@@ -73,6 +73,12 @@ const PERL: [&str; 2] = ["perl", "perl-base"];
 const PROGRAMS: [&str; 4] = ["usr/bin/", "usr/sbin/", "usr/lib/systemd/", "usr/lib/udev/"];
 /// dpkg has the name of its architecture in it, and is that of the tree here.
 const DPKG: &str = "usr/bin/dpkg";
+/// Perl asks the kernel where it is itself (`$^X`): there it is told that it is the tree's.
+const PERL_PROGRAM: &str = "usr/bin/perl";
+const ITSELF: (&[u8], &[u8]) = (b"/proc/self/exe\0", b"/run/lib/.perl\0");
+const PERL_LINK: &str = ".perl";
+/// Where Perl writes down what it was made for, below `perl-base` or `perl/VERSION` of its libraries' directory.
+const PERL_CONFIGURATION: [&str; 2] = ["Config.pm", "Config_heavy.pl"];
 /// The largest program or library that is taken.
 const FILE_MAX: u64 = 64 << 20;
 
@@ -198,7 +204,11 @@ fn choose(
     wanted: &BTreeMap<String, String>,
     sources: Vec<Trusted>,
 ) -> Result<Vec<LockedPackage>> {
-    let system = System { architecture: native.architecture.to_owned(), installed: Packages::default() };
+    let system = System {
+        architecture: native.architecture.to_owned(),
+        installed: Packages::default(),
+        automatic: BTreeSet::new(),
+    };
     let fetched = fetch(request, merged, &system, sources)?;
     let mut there: BTreeMap<&str, &str> = BTreeMap::new();
     for package in fetched.iter().flat_map(|it| it.packages.iter()).filter(|it| it.architecture == native.architecture)
@@ -216,7 +226,7 @@ fn choose(
     }
     let names: Vec<String> = there.iter().map(|(name, version)| format!("{name}={version}")).collect();
     let given: Vec<Source<'_>> =
-        fetched.iter().map(|it| Source { packages: &it.packages, priority: it.priority }).collect();
+        fetched.iter().map(|it| Source { packages: &it.packages, priority: it.priority, is_pinned: false }).collect();
     let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(error.to_string());
     let universe =
         Universe::new(native.architecture, &system.installed, &given, &names).map_err(|error| wrong(&error))?;
@@ -270,6 +280,9 @@ impl Programs {
             let root = Metadata::root_owned(0o755, Timestamp::from_seconds(0));
             let metadata = root.clone();
             unpacker.entry(Entry { path: TreePath::root(), what: What::Directory { metadata, opaque: false } })?;
+            let (metadata, target) =
+                (Metadata { mode: 0o777, ..root.clone() }, format!("/{PERL_PROGRAM}").into_bytes());
+            unpacker.entry(Entry { path: TreePath::new(PERL_LINK)?, what: What::Symlink { metadata, target } })?;
             let (directories, files) = (BTreeSet::from([TreePath::root()]), BTreeMap::new());
             let mut layer = Layer { native: self.native, architecture, unpacker, directories, files };
             for package in &self.packages {
@@ -371,6 +384,10 @@ impl Layer<'_, '_> {
         }
         let mut file = Vec::new();
         bytes.read_to_end(&mut file).map_err(SandboxError::Input)?;
+        if self.is_perl_configuration(path) {
+            let other = aule_sandbox::triplet(self.architecture);
+            return Ok(Some(other.map_or(file.clone(), |other| renamed(&file, self.native.triplet, other))));
+        }
         let (old, new) = self.library_paths();
         replace_all(&mut file, old.as_bytes(), new.as_bytes());
         let mut wanted = Vec::new();
@@ -381,8 +398,22 @@ impl Layer<'_, '_> {
         if path.as_bytes() == DPKG.as_bytes() {
             wanted.push((format!("\0{}\0", self.native.architecture), format!("\0{}\0", self.architecture)));
         }
+        if path.as_bytes() == PERL_PROGRAM.as_bytes() {
+            // One that finds itself otherwise does not need it.
+            replace(&mut file, ITSELF.0, ITSELF.1);
+        }
         let is_done = wanted.iter().all(|(old, new)| replace(&mut file, old.as_bytes(), new.as_bytes()));
         Ok(is_done.then_some(file))
+    }
+
+    fn is_perl_configuration(&self, path: &TreePath) -> bool {
+        let text = std::str::from_utf8(path.as_bytes()).unwrap_or_default();
+        let below =
+            text.strip_prefix("usr/lib/").and_then(|rest| rest.strip_prefix(self.native.triplet)).unwrap_or_default();
+        match below.split('/').collect::<Vec<_>>().as_slice() {
+            ["", "perl-base", name] | ["", "perl", _, name] => PERL_CONFIGURATION.contains(name),
+            _ => false,
+        }
     }
 
     fn above(&mut self, path: &TreePath) -> Result<()> {
@@ -395,6 +426,25 @@ impl Layer<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// A text that tells of one architecture, as it tells of another one: its triplet, and the processor alone.
+fn renamed(text: &[u8], old: &str, new: &str) -> Vec<u8> {
+    let processor = |triplet: &str| triplet.split('-').next().unwrap_or_default().to_owned();
+    let text = written_anew(text, old.as_bytes(), new.as_bytes());
+    written_anew(&text, processor(old).as_bytes(), processor(new).as_bytes())
+}
+
+/// A text with `new` in place of each `old`.
+fn written_anew(text: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let (mut written, mut from) = (Vec::with_capacity(text.len()), 0);
+    for place in memchr::memmem::find_iter(text, old) {
+        written.extend_from_slice(text.get(from..place).unwrap_or_default());
+        written.extend_from_slice(new);
+        from = place + old.len();
+    }
+    written.extend_from_slice(text.get(from..).unwrap_or_default());
+    written
 }
 
 /// Writes `new` over each `old`, which is as long.
@@ -469,6 +519,16 @@ mod tests {
         let mut file = b"/usr/lib/x:/usr/lib/x/perl\0usr/lib/x /usr/lib/".to_vec();
         replace_all(&mut file, b"/usr/lib/x", b"/run/lib/x");
         assert_eq!(file, b"/run/lib/x:/run/lib/x/perl\0usr/lib/x /usr/lib/");
+    }
+
+    #[test]
+    fn perl_tells_of_the_trees_architecture() {
+        let text = b"archname => 'x86_64-linux-gnu-thread', myuname='linux x86_64 gnulinux', libpth => '/lib/x86_64-linux-gnu'";
+        let wanted = "archname => 'aarch64-linux-gnu-thread', myuname='linux aarch64 gnulinux', libpth => '/lib/aarch64-linux-gnu'";
+        let found = renamed(text, "x86_64-linux-gnu", "aarch64-linux-gnu");
+        assert_eq!(String::from_utf8_lossy(&found), wanted);
+        assert_eq!(ITSELF.0.len(), ITSELF.1.len());
+        assert_eq!(renamed(b"", "a-b", "c-d"), b"");
     }
 
     #[test]

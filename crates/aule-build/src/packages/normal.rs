@@ -92,9 +92,33 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset { package: "open-iscsi", path: "etc/iscsi/initiatorname.iscsi", mode: 0o600, bytes: b"GenerateName=yes\n" },
 ];
 
+/// Keys that packages' scripts draw for one machine, and what is made with them.
+const KEYS: &[&str] = &[
+    // bind9
+    "etc/bind/rndc.key",
+    // munge
+    "etc/munge/munge.key",
+    // ssl-cert: the certificate; its key is known by its form.
+    "etc/ssl/certs/ssl-cert-snakeoil.pem",
+];
+/// What a link to that certificate says.
+const CERTIFICATE: &[u8] = b"ssl-cert-snakeoil.pem";
+
 /// Keys of a machine, which no two may have in common.
 pub(super) fn is_machine_key(path: &TreePath) -> bool {
-    path.as_bytes().starts_with(b"etc/ssh/ssh_host_") && !path.as_bytes().ends_with(b".d")
+    let bytes = path.as_bytes();
+    bytes.starts_with(b"etc/ssh/ssh_host_") && !bytes.ends_with(b".d") || KEYS.iter().any(|key| key.as_bytes() == bytes)
+}
+
+/// Whether a link leads to what is left out.
+pub(super) fn leads_to_machine_key(path: &TreePath, target: &[u8]) -> bool {
+    path.as_bytes().starts_with(b"etc/ssl/certs/") && target == CERTIFICATE
+}
+
+/// Whether a file holds a private key in a textual form (RFC 7468, sections 10 and 11, and the older forms of OpenSSL and OpenSSH).
+pub(super) fn holds_private_key(bytes: &[u8]) -> bool {
+    let has = |text: &[u8]| memchr::memmem::find(bytes, text).is_some();
+    has(b"-----BEGIN ") && has(b"PRIVATE KEY-----")
 }
 
 #[cfg(test)]
@@ -117,5 +141,28 @@ mod tests {
             assert_eq!(is_left_out(&TreePath::new(path).unwrap(), false), wanted, "{path}");
         }
         assert!(!is_left_out(&TreePath::new("var/lib/apt/lists/partial").unwrap(), true));
+    }
+
+    #[test]
+    fn keys_of_one_machine() {
+        for (path, wanted) in [
+            ("etc/ssh/ssh_host_rsa_key", true),
+            ("etc/ssh/ssh_host_keys.d", false),
+            ("etc/ssh/ssh_config", false),
+            ("etc/bind/rndc.key", true),
+            ("etc/bind/rndc.key.old", false),
+        ] {
+            assert_eq!(is_machine_key(&TreePath::new(path).unwrap()), wanted, "{path}");
+        }
+        let link = TreePath::new("etc/ssl/certs/7d1a5fa8.0").unwrap();
+        assert!(leads_to_machine_key(&link, b"ssl-cert-snakeoil.pem") && !leads_to_machine_key(&link, b"ISRG.pem"));
+        for (text, wanted) in [
+            ("-----BEGIN PRIVATE KEY-----\nMII", true),
+            ("a\n-----BEGIN OPENSSH PRIVATE KEY-----\n", true),
+            ("-----BEGIN CERTIFICATE-----\n", false),
+            ("# no PRIVATE KEY-----\n", false),
+        ] {
+            assert_eq!(holds_private_key(text.as_bytes()), wanted, "{text}");
+        }
     }
 }

@@ -8,14 +8,16 @@ use crate::{
 use aule_deb::{
     control::paragraphs,
     index::Packages,
-    sources::{Fingerprint, SignedBy, SourceList, deb822, one_line},
+    sources::{Fingerprint, SOURCES_MAX, SignedBy, SourceList, deb822, first_mirror, one_line},
 };
 use aule_recipe::{Diagnostics, LocalPath, Merged};
 use aule_tree::TreePath;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Where dpkg writes down what is installed.
 pub(super) const STATUS: &str = "var/lib/dpkg/status";
+/// Where apt writes down which packages nobody asked for by name.
+pub(super) const EXTENDED: &str = "var/lib/apt/extended_states";
 const SOURCES: &str = "etc/apt/sources.list";
 const SOURCE_PARTS: &str = "etc/apt/sources.list.d";
 /// The keys that apt trusts for every source that names none.
@@ -33,9 +35,12 @@ pub(super) struct System {
     pub(super) architecture: String,
     /// dpkg's database.
     pub(super) installed: Packages,
+    /// The packages that nobody asked for by name: apt may take them away when nobody needs them (apt-mark(8)).
+    pub(super) automatic: BTreeSet<String>,
 }
 
 /// A source with the keys that may have signed it.
+#[derive(Clone)]
 pub(super) struct Trusted {
     pub(super) list: SourceList,
     /// Files of keys; one of them is enough.
@@ -56,7 +61,10 @@ impl System {
         let dpkg = installed.iter().find(|it| it.name == "dpkg" && it.architecture != "all");
         let architecture = dpkg.map(|it| it.architecture.to_owned());
         let architecture = architecture.ok_or_else(|| wrong(STATUS, &"dpkg itself is not installed"))?;
-        Ok(System { architecture, installed })
+        let states = stage.read_text(&TreePath::new(EXTENDED)?)?.unwrap_or_default();
+        let automatic = paragraphs(&states).filter(|it| it.get("Auto-Installed").is_some_and(|it| it.trim() == "1"));
+        let automatic = automatic.filter_map(|it| it.get("Package").map(str::to_owned)).collect();
+        Ok(System { architecture, installed, automatic })
     }
 
     /// Where packages come from, with the keys of each: as the image has it; the recipe's repositories come last.
@@ -68,8 +76,24 @@ impl System {
             let read = if path.as_bytes().ends_with(b".sources") { deb822(&text) } else { one_line(&text) };
             lists.extend(read.map_err(|error| wrong(&path.to_string(), &error))?);
         }
+        if lists.len() > SOURCES_MAX {
+            return Err(wrong(SOURCE_PARTS, &format!("these are more than {SOURCES_MAX} sources")));
+        }
         let mut sources = Vec::new();
-        for list in lists {
+        for mut list in lists {
+            if let Some(mirrors) = list.mirror_list() {
+                let text = stage.read_text(&TreePath::new(mirrors.trim_start_matches('/'))?)?.unwrap_or_default();
+                let none = || wrong(mirrors.trim_start_matches('/'), &"it names no mirror, and a source asks for one");
+                list = list.at(first_mirror(&text).ok_or_else(none)?);
+            }
+            if list.has_secret {
+                let (uri, suite) = (&list.uri, &list.suite);
+                // It would get into locks and artifacts, which are shared.
+                let message = format!(
+                    "the image's source {uri} {suite} has a user name or password in its address: use a mirror without"
+                );
+                return Err(BuildError::Packages(message));
+            }
             let (keys, fingerprints) = match &list.signed_by {
                 SignedBy::System => (system_keys.clone(), Vec::new()),
                 SignedBy::Fingerprints(fingerprints) => (system_keys.clone(), fingerprints.clone()),

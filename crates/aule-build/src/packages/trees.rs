@@ -14,6 +14,8 @@ use std::{
 
 /// Held by the build whose packages are installed now.
 const LOCK: &str = "lock";
+/// Stands in the name of a tree before whose it is.
+const OF_MAP: &str = "-for-";
 
 /// The sandbox's side of this machine, with its directory in the store.
 pub(super) fn host(store: &Store, tools: &SandboxTools) -> Result<Host> {
@@ -37,28 +39,42 @@ pub(super) fn lock(host: &Host, wait: impl FnOnce()) -> Result<File> {
 
 /// The end of the names of trees that this user's sandbox has unpacked: in that of another the owners are others.
 pub(super) fn suffix() -> String {
-    format!("-for-{}", aule_sandbox::name_of_map())
+    format!("{OF_MAP}{}", aule_sandbox::name_of_map())
 }
 
-/// Removes all that the sandbox keeps in the store for later builds, and gives how many trees it was; with `dry_run` it only
-/// counts.
+/// What became of the trees that the sandbox keeps in the store for later builds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// How many were removed, or would be.
+    pub removed: u64,
+    /// How many are another user's, in whose sandbox their files have other owners: only theirs can remove them.
+    pub of_others: u64,
+}
+
+/// Removes all that the sandbox keeps in the store for later builds; with `dry_run` it only counts.
 ///
 /// # Errors
 /// When they cannot be removed.
-pub fn forget_trees(store: &Store, tools: &SandboxTools, dry_run: bool) -> Result<u64> {
+pub fn forget_trees(store: &Store, tools: &SandboxTools, dry_run: bool) -> Result<Forgotten> {
     let entries = match fs::read_dir(directory(store)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Forgotten::default()),
         other => other.map_err(failed)?,
     };
-    let mut names = Vec::new();
+    let (mut names, mut of_others) = (Vec::new(), 0);
     for entry in entries {
         let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_dir() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !entry.file_type().map_err(failed)?.is_dir() {
+            continue;
+        }
+        match is_of_others(&name) {
+            true => of_others += 1,
+            false => names.push(name),
         }
     }
+    let forgotten = Forgotten { removed: names.len() as u64, of_others };
     if dry_run || names.is_empty() {
-        return Ok(names.len() as u64);
+        return Ok(forgotten);
     }
     let host = host(store, tools)?;
     let lock = lock(&host, || {})?;
@@ -67,7 +83,13 @@ pub fn forget_trees(store: &Store, tools: &SandboxTools, dry_run: bool) -> Resul
         sandbox.remove(name)?;
     }
     drop(lock);
-    Ok(names.len() as u64)
+    Ok(forgotten)
+}
+
+/// Whether a tree was unpacked in the sandbox of another user.
+fn is_of_others(name: &str) -> bool {
+    let name = name.strip_suffix(".part").unwrap_or(name);
+    name.contains(OF_MAP) && !name.ends_with(&suffix())
 }
 
 fn directory(store: &Store) -> PathBuf {
@@ -76,4 +98,24 @@ fn directory(store: &Store) -> PathBuf {
 
 fn failed(source: io::Error) -> BuildError {
     BuildError::Sandbox(SandboxError::Start(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_of_others_are_known_by_their_names() {
+        for (name, wanted) in [
+            (format!("tree-00{}", suffix()), false),
+            (format!("tree-00{}.part", suffix()), false),
+            ("tree-00-for-somebody-else".into(), true),
+            ("native-00-for-somebody-else.part".into(), true),
+            ("changes".into(), false),
+            // Before names had it.
+            ("tree-00".into(), false),
+        ] {
+            assert_eq!(is_of_others(&name), wanted, "{name}");
+        }
+    }
 }

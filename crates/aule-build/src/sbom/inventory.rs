@@ -3,12 +3,14 @@
 use super::licence::{Licences, licences};
 use crate::{BuildError, Result, stage::Stage};
 use aule_deb::index::{Package, Packages};
-use aule_tree::{Digest, Inode, Kind, TreePath};
+use aule_tree::{Digest, Hasher, Inode, Kind, TreePath};
 use sha1::{Digest as _, Sha1};
 use std::collections::BTreeSet;
 
 /// dpkg's database. What lies here is the record of the packages, and none of their files.
 const DATABASE: &str = "var/lib/dpkg";
+/// The largest sparse file that is read, in bytes: its holes cost whoever made it nothing.
+const SPARSE_MAX: u64 = 4 << 30;
 /// How much of a file is read at a time.
 const PIECE: u64 = 1 << 20;
 
@@ -130,20 +132,23 @@ fn loose(stage: &Stage, owned: &BTreeSet<TreePath>) -> Result<Vec<Loose>> {
         if owned.contains(path) || path.starts_with(&database) {
             continue;
         }
-        let mut hasher = Sha1::new();
-        let mut offset = 0;
+        let (mut hasher, mut offset) = (Sha1::new(), 0);
+        if content.sparse.is_some() && content.size > SPARSE_MAX {
+            continue;
+        }
+        // The digest of a sparse content is that of its form in an archive.
+        let mut whole = content.sparse.is_some().then(Hasher::new);
         while offset < content.size {
             let length = PIECE.min(content.size - offset);
             let Some(piece) = buffer.get_mut(..length as usize) else { break };
             stage.contents().read_at(content, offset, piece)?;
             hasher.update(&piece);
+            if let Some(whole) = &mut whole {
+                whole.update(piece);
+            }
             offset += length;
         }
-        // The digest of a sparse content is that of its form in an archive.
-        let sha256 = match &content.sparse {
-            None => content.digest,
-            Some(_) => continue,
-        };
+        let sha256 = whole.map_or(content.digest, Hasher::finish);
         let sha1 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let path = match str::from_utf8(path.as_bytes()) {
             Ok(text) => text.to_owned(),

@@ -15,7 +15,7 @@ pub(super) struct Licences {
 }
 
 /// A licence, or several of which one may be chosen or which all count.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Term {
     /// SPDX's own name.
     Known(&'static str),
@@ -55,6 +55,8 @@ impl Licences {
     pub(super) fn references(&self, scope: usize) -> BTreeMap<&str, String> {
         let mut references = BTreeMap::new();
         let mut taken = BTreeSet::new();
+        // Of names that look alike, where the next one begins to count.
+        let mut next: BTreeMap<String, usize> = BTreeMap::new();
         let mut terms: Vec<&Term> = self.terms.iter().rev().collect();
         while let Some(term) = terms.pop() {
             match term {
@@ -64,10 +66,10 @@ impl Licences {
                 Term::Other(name) => {
                     let plain = identifier(name);
                     let mut reference = format!("LicenseRef-{scope}-{plain}");
-                    let mut number = 2;
+                    let number = next.entry(plain.clone()).or_insert(2);
                     while !taken.insert(reference.clone()) {
                         reference = format!("LicenseRef-{scope}-{plain}.{number}");
-                        number += 1;
+                        *number += 1;
                     }
                     references.insert(name.as_str(), reference);
                 }
@@ -84,7 +86,7 @@ pub(super) fn identifier(name: &str) -> String {
 
 /// Reads a copyright file.
 pub(super) fn licences(text: &str) -> Licences {
-    let mut licences = Licences::default();
+    let (mut licences, mut seen) = (Licences::default(), BTreeSet::new());
     let mut paragraphs = paragraphs(text);
     let Some(header) = paragraphs.next() else { return licences };
     if !header.get("Format").is_some_and(|format| format.contains("copyright-format/1")) {
@@ -103,7 +105,7 @@ pub(super) fn licences(text: &str) -> Licences {
         // A paragraph of a licence alone only has its text.
         if paragraph.get("Files").is_some() || paragraph.get("Format").is_some() {
             let term = term(&name);
-            if !licences.terms.contains(&term) {
+            if seen.insert(term.clone()) {
                 licences.terms.push(term);
             }
         }

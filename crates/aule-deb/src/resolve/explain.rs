@@ -57,7 +57,17 @@ pub(super) fn explain(provider: &Provider<'_, '_>, graph: &ConflictGraph<Solvabl
     let more = reasons.len().saturating_sub(REASONS_MAX);
     reasons.truncate(REASONS_MAX);
     if more > 0 {
-        reasons.push(Reason { what: format!("and {more} more of the kind"), ways: Vec::new(), asked: Vec::new() });
+        reasons.push(Reason { what: format!("and {more} more of the kind"), ..Reason::default() });
+    }
+    // All of them are of the reasons together: a way may be longer than is told.
+    if let Some(first) = reasons.first_mut() {
+        let there = (0..ways.nodes.len()).filter_map(|node| ways.solvable(node));
+        first.names.extend(there.filter_map(|solvable| provider.name_of(solvable)));
+        let needs = graph.graph.edge_weights().filter_map(|edge| match edge {
+            ConflictEdge::Requires(need) => Some(ways.wanted(need)),
+            ConflictEdge::Conflict(_) => None,
+        });
+        first.names.extend(needs.flat_map(|wanted| provider.named_in(&wanted)));
     }
     reasons
 }
@@ -124,7 +134,7 @@ impl<'p, 'u, 'a> Ways<'p, 'u, 'a> {
 
     /// A reason with the ways to these packages.
     fn reason(&self, what: String, nodes: &[usize]) -> Reason {
-        let mut reason = Reason { what, ways: Vec::new(), asked: Vec::new() };
+        let mut reason = Reason { what, ..Reason::default() };
         for node in nodes {
             let (way, asked) = self.way_to(*node);
             reason.ways.extend(way.filter(|way| !reason.ways.contains(way)));

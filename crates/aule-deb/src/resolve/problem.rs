@@ -212,7 +212,7 @@ impl<'a> Universe<'a> {
                 Err(ResolveError::Contradiction(explain(solver.provider(), &conflict.graph(&solver))))
             }
             Err(UnsolvableOrCancelled::Cancelled(_)) => {
-                let reason = Reason { what: "it was stopped".into(), ways: Vec::new(), asked: Vec::new() };
+                let reason = Reason { what: "it was stopped".into(), ..Reason::default() };
                 Err(ResolveError::Contradiction(vec![reason]))
             }
         }
@@ -263,10 +263,14 @@ impl Provider<'_, '_> {
         Some(Requirement::Union(VersionSetUnionId(asked.unions.len() as u32 - 1)).into())
     }
 
-    /// Which of several packages that provide a name comes first: by priority, then by name.
+    /// Which of several packages that provide a name comes first: what is pinned, then by priority, then by name.
     fn rank(&self, number: usize) -> (u8, &str) {
         let Some(candidate) = self.universe.candidates.get(number) else { return (u8::MAX, "") };
-        let priority = match candidate.package.get("Priority") {
+        // (Archives give packages other priorities than they have themselves: of pinned ones it is not known.)
+        if candidate.is_pinned {
+            return (0, candidate.package.name);
+        }
+        let priority = 1 + match candidate.package.get("Priority") {
             Some("required") => 0,
             Some("important") => 1,
             Some("standard") => 2,
@@ -274,6 +278,16 @@ impl Provider<'_, '_> {
             _ => 4,
         };
         (priority, candidate.package.name)
+    }
+
+    /// The name of a candidate.
+    pub(super) fn name_of(&self, solvable: SolvableId) -> Option<String> {
+        self.candidate(solvable).map(|it| it.package.name.to_owned())
+    }
+
+    /// The names in a need as it is written.
+    pub(super) fn named_in(&self, wanted: &str) -> Vec<String> {
+        relations(wanted).unwrap_or_default().into_iter().flatten().map(|it| it.name.to_owned()).collect()
     }
 
     /// How a need is written.
@@ -302,7 +316,7 @@ impl Provider<'_, '_> {
 
     /// What there is of the packages that a need names, after a semicolon.
     pub(super) fn there(&self, wanted: &str) -> String {
-        let names = relations(wanted).unwrap_or_default().into_iter().flatten().map(|it| it.name.to_owned());
+        let names = self.named_in(wanted);
         let of_name = |name: &str| {
             let numbers = self.universe.of_name(name).iter();
             numbers
@@ -310,7 +324,7 @@ impl Provider<'_, '_> {
                 .map(|it| format!("{name} {}", it.version))
                 .collect()
         };
-        let there: Vec<String> = names.flat_map(|name| -> Vec<String> { of_name(&name) }).collect();
+        let there: Vec<String> = names.iter().flat_map(|name| -> Vec<String> { of_name(name) }).collect();
         if there.is_empty() { String::new() } else { format!("; there is {}", there.join(", ")) }
     }
 

@@ -27,8 +27,10 @@ impl World {
     }
 
     fn resolve(&self, request: &Request) -> Result<Solution<'_>, ResolveError> {
-        let sources =
-            [Source { packages: &self.offered, priority: 500 }, Source { packages: &self.backports, priority: 100 }];
+        let sources = [
+            Source { packages: &self.offered, priority: 500, is_pinned: false },
+            Source { packages: &self.backports, priority: 100, is_pinned: false },
+        ];
         Universe::new("arm64", &self.installed, &sources, &request.install)?.resolve(request)
     }
 
@@ -207,7 +209,7 @@ fn other_architectures() {
         assert!(world.done(&[name], &[]).is_err(), "{name}");
     }
     let foreign = Packages::parse("Package: a\nVersion: 1\nArchitecture: amd64\n".into()).unwrap();
-    let sources = [Source { packages: &foreign, priority: 500 }];
+    let sources = [Source { packages: &foreign, priority: 500, is_pinned: false }];
     let universe = Universe::new("arm64", &world.installed, &sources, &[]).unwrap();
     assert!(universe.resolve(&Request { install: vec!["a".into()], ..Request::default() }).is_err());
 }

@@ -15,6 +15,8 @@ pub struct Source<'a> {
     pub packages: &'a Packages,
     /// 500; 100 for `NotAutomatic: yes` with `ButAutomaticUpgrades: yes`, 1 without (apt_preferences(5)).
     pub priority: i32,
+    /// Whether its packages were chosen before, and are to stay.
+    pub is_pinned: bool,
 }
 
 /// All packages that can be part of a solution.
@@ -41,6 +43,8 @@ pub(super) struct Candidate<'a> {
     pub(super) is_installed: bool,
     /// The source that offers it.
     pub(super) source: Option<usize>,
+    /// Whether that source pins it.
+    pub(super) is_pinned: bool,
 }
 
 impl<'a> Universe<'a> {
@@ -64,7 +68,7 @@ impl<'a> Universe<'a> {
             others: HashMap::new(),
         };
         for package in installed.iter().filter(|it| it.is_installed() && fits(it)) {
-            universe.add(package, package.parsed_version()?, true, None);
+            universe.add(package, package.parsed_version()?, true, (None, false));
         }
         // The best that is offered of each name.
         let asked = wanted.iter().map(|it| parts(it)).filter_map(|(name, _, version)| Some((name, version?)));
@@ -100,14 +104,21 @@ impl<'a> Universe<'a> {
             // What is installed is apt's candidate where only earlier versions are offered.
             let is_asked = versions.get(package.name).is_some_and(|version| *version == package.version);
             if is_asked || universe.installed(package.name).is_none_or(|it| it.version <= version) {
-                universe.add(package, version, false, Some(source));
+                let is_pinned = sources.get(source).is_some_and(|it| it.is_pinned);
+                universe.add(package, version, false, (Some(source), is_pinned));
             }
         }
         universe.find_providers()?;
         Ok(universe)
     }
 
-    fn add(&mut self, package: Package<'a>, version: Version, is_installed: bool, source: Option<usize>) {
+    fn add(
+        &mut self,
+        package: Package<'a>,
+        version: Version,
+        is_installed: bool,
+        (source, is_pinned): (Option<usize>, bool),
+    ) {
         let next = self.names.len();
         let name = *self.numbers.entry(package.name).or_insert(next);
         if name == next {
@@ -119,10 +130,11 @@ impl<'a> Universe<'a> {
             of_name.iter().copied().find(|number| self.candidates.get(*number).is_some_and(|it| it.version == version));
         if let Some(known) = known.and_then(|number| self.candidates.get_mut(number)) {
             known.source = known.source.or(source);
+            known.is_pinned |= is_pinned;
             return;
         }
         of_name.push(self.candidates.len());
-        self.candidates.push(Candidate { package, version, name, is_installed, source });
+        self.candidates.push(Candidate { package, version, name, is_installed, source, is_pinned });
     }
 
     fn find_providers(&mut self) -> Result<(), IndexError> {

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use aule_build::BuildOutcome;
-use aule_recipe::{BaseEntry, Lock, LockedPackage, Merged, RecipeSet};
+use aule_recipe::{BaseEntry, Lock, LockedBase, LockedPackage, Merged, RecipeSet};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -26,8 +26,26 @@ pub(super) struct LockFile {
     variants: BTreeSet<String>,
     /// The names of packages of the base that were asked for.
     kept: BTreeSet<String>,
+    /// What is asked anew.
+    update: Update,
     /// Another image takes the place of the base, of which everything is kept.
     replaced: bool,
+}
+
+/// What `--update` asks anew, of which variants.
+#[derive(Default)]
+struct Update {
+    variants: BTreeSet<String>,
+    /// Names of packages; `None` is all.
+    names: Option<Vec<String>>,
+}
+
+impl Update {
+    /// Whether what a variant has of a name is no answer any more.
+    fn asks(&self, variant: &str, name: &str) -> bool {
+        let is_named = self.names.as_ref().is_none_or(|names| names.iter().any(|it| it == name));
+        self.variants.contains(variant) && is_named
+    }
 }
 
 impl LockFile {
@@ -45,11 +63,12 @@ impl LockFile {
     fn new(path: PathBuf, written: Lock, variants: BTreeSet<String>) -> LockFile {
         let packages = users(&written.packages, &variants);
         let now = Lock { packages: Vec::new(), ..written.clone() };
-        LockFile { path, written, now, packages, variants, kept: BTreeSet::new(), replaced: false }
+        let (kept, update) = Default::default();
+        LockFile { path, written, now, packages, variants, kept, update, replaced: false }
     }
 
-    /// `--update`: forgets all that these variants use, or what is named.
-    /// With `replaced` a local image takes the place of the base, whose entry stays.
+    /// `--update`: forgets all that these variants use, or what is named of it.
+    /// With `replaced` a local image takes the place of the base, of which everything stays.
     pub(super) fn forget(
         &mut self,
         update: Option<&[String]>,
@@ -57,33 +76,44 @@ impl LockFile {
         replaced: bool,
     ) -> Result<(), Failure> {
         self.replaced = replaced;
-        match update {
-            None => {}
-            Some([]) => {
-                let used: Vec<&str> =
-                    variants.iter().flat_map(|it| it.recipe.fetched_files()).map(|(_, url, _)| url.as_str()).collect();
-                self.now.base = self.now.base.take().filter(|_| replaced);
-                self.now.files.retain(|file| !used.contains(&file.url.as_str()));
-                self.now.base_packages.clear();
-                variants.iter().for_each(|it| self.forget_packages(&it.variant));
-                self.now.kept.clear();
-            }
-            Some(names) => {
-                for name in names {
-                    let before = self.for_all();
-                    self.now.base = self.now.base.take().filter(|base| base.url != *name && name != "base");
-                    self.now.files.retain(|file| file.url != *name);
-                    self.now.base_packages.retain(|package| package.name != *name);
-                    self.packages.retain(|package, _| package.name != *name);
-                    self.now.kept.retain(|package| package.name != *name);
-                    if self.for_all() == before {
-                        return Err(Failure::new(format!("`{name}` is not in {}", self.path.display()))
-                            .hint("name `base`, a package or one of the URLs in the lock; without a name everything is updated"));
-                    }
-                }
-            }
+        let Some(names) = update else { return Ok(()) };
+        let unknown = names.iter().find(|name| !self.has(name));
+        if let Some(name) = unknown {
+            return Err(Failure::new(format!("`{name}` is not in {}", self.path.display()))
+                .hint("name `base`, a package or one of the URLs in the lock; without a name everything is updated"));
         }
+        let is_named = |name: &str| names.is_empty() || names.iter().any(|it| it == name);
+        let used: BTreeSet<&str> =
+            variants.iter().flat_map(|it| it.recipe.fetched_files()).map(|(_, url, _)| url.as_str()).collect();
+        self.now.files.retain(|file| match names {
+            [] => !used.contains(file.url.as_str()),
+            _ => !is_named(&file.url),
+        });
+        let is_base_named = |base: &LockedBase| names.iter().any(|it| *it == base.url || it == "base");
+        self.now.base = self.now.base.take().filter(|base| match names {
+            [] => replaced,
+            _ => !is_base_named(base),
+        });
+        // Of a base of packages nothing is asked when another image takes its place, nor of what is installed on it.
+        if replaced && self.now.suite.is_some() {
+            return Ok(());
+        }
+        self.now.base_packages.retain(|package| !is_named(&package.name));
+        let names = (!names.is_empty()).then(|| names.to_vec());
+        self.update = Update { variants: variants.iter().map(|it| it.variant.clone()).collect(), names };
+        self.packages.retain(|package, users| {
+            users.retain(|variant| !self.update.asks(variant, &package.name));
+            !users.is_empty()
+        });
         Ok(())
+    }
+
+    /// Whether the lock has something of this name.
+    fn has(&self, name: &str) -> bool {
+        let base = self.now.base.as_ref().is_some_and(|base| base.url == name || name == "base");
+        let packages = self.now.base_packages.iter().chain(self.packages.keys()).any(|it| it.name == name);
+        let kept = self.now.kept.iter().any(|it| it.name == name);
+        base || packages || kept || self.now.files.iter().any(|it| it.url == name)
     }
 
     /// `--locked`: refuses any difference between lock and recipe. To be called with all variants, before anything is
@@ -103,7 +133,10 @@ impl LockFile {
     /// The lock that the build of a variant starts from.
     pub(super) fn for_build(&self, variant: &str) -> Lock {
         let of_it = self.packages.iter().filter(|(_, users)| users.contains(variant));
-        Lock { packages: of_it.map(|(package, _)| package.clone()).collect(), ..self.now.clone() }
+        let packages = of_it.map(|(package, _)| package.clone()).collect();
+        // Other variants may go on with what the base has.
+        let kept = self.now.kept.iter().filter(|it| !self.update.asks(variant, &it.name)).cloned().collect();
+        Lock { packages, kept, ..self.now.clone() }
     }
 
     /// As it is on disk.
@@ -219,7 +252,7 @@ fn users(packages: &[LockedPackage], variants: &BTreeSet<String>) -> Users {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aule_recipe::Sha256;
+    use aule_recipe::{KeptPackage, Sha256};
 
     fn package(name: &str, version: &str) -> LockedPackage {
         let (url, sha256) = (format!("https://example.org/{name}_{version}.deb"), Sha256([0; 32]));
@@ -267,6 +300,42 @@ mod tests {
             lock.for_all().packages.into_iter().map(|it| (it.name, it.version, it.variants.join(","))).collect();
         let wanted = [("nano", "8", "a"), ("nano", "9", "b"), ("vim", "1", "a")];
         assert_eq!(users, wanted.map(|(name, version, users)| (name.to_owned(), version.to_owned(), users.to_owned())));
+    }
+
+    fn merged(variant: &str) -> Merged {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.yaml");
+        fs::write(&path, "name: x\nbase: { image: x.img }\n").unwrap();
+        let (_, mut variants) = crate::commands::recipe::load(&path, &[]).map_err(|it| it.to_string()).unwrap();
+        Merged { variant: variant.into(), ..variants.remove(0) }
+    }
+
+    #[test]
+    fn an_update_is_of_what_is_built_alone() {
+        let kept = vec![KeptPackage { name: "vim".into(), version: "1".into() }];
+        let written = Lock { kept, ..built(&[package("libc6", "1")], &[package("nano", "8"), package("less", "1")]) };
+        let shown = |lock: &Lock| -> Vec<String> {
+            let packages = lock.packages.iter().map(|it| format!("{} {}", it.name, it.version));
+            packages.chain(lock.kept.iter().map(|it| format!("kept {}", it.name))).collect()
+        };
+        let all = ["less 1", "nano 8", "kept vim"];
+        for (names, of_a) in
+            [(&[][..], &[][..]), (&["nano"], &["less 1", "kept vim"]), (&["vim"], &["less 1", "nano 8"])]
+        {
+            let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
+            let mut lock = file(written.clone(), &["a", "b"]);
+            lock.forget(Some(&names), &[merged("a")], false).map_err(|it| it.to_string()).unwrap();
+            assert_eq!(shown(&lock.for_build("a")), of_a, "{names:?}");
+            assert_eq!(shown(&lock.for_build("b")), all, "{names:?}");
+            // The base is the same for both.
+            assert_eq!(lock.for_all().base_packages.is_empty(), names.is_empty());
+            let mut lock = file(written.clone(), &["a", "b"]);
+            lock.forget(Some(&names), &[merged("a")], true).map_err(|it| it.to_string()).unwrap();
+            assert_eq!(lock.for_all(), written, "another image takes the place of the base");
+        }
+        let mut lock = file(written, &["a", "b"]);
+        let unknown = lock.forget(Some(&["emacs".to_owned()]), &[merged("a")], false);
+        assert!(unknown.is_err_and(|it| it.to_string().contains("emacs")));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How the lock would change.
 
-use aule_recipe::{Lock, LockedBase, LockedFile, LockedPackage};
+use aule_recipe::{KeptPackage, Lock, LockedBase, LockedFile, LockedPackage};
 use aule_store::download::shown;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, PartialEq, Eq, serde::Serialize)]
 pub(super) struct LockChange {
     pub(super) change: &'static str,
-    /// `base`, `suite`, `base_package`, `package` or `file`.
+    /// `base`, `suite`, `base_package`, `package`, `kept` (a package that was asked for and that the base has) or `file`.
     pub(super) kind: &'static str,
     /// Of a package its name, else the URL.
     pub(super) name: String,
@@ -74,6 +74,9 @@ fn entries(lock: &Lock) -> Entries {
             let facts = vec![version.clone(), sha256.to_string(), url.clone(), size.to_string(), users];
             add(kind, name, architecture, facts);
         }
+    }
+    for KeptPackage { name, version } in &lock.kept {
+        add("kept", name, "", vec![version.clone()]);
     }
     for LockedFile { url, size, sha256 } in &lock.files {
         add("file", url, "", vec![sha256.to_string(), size.to_string()]);
