@@ -12,15 +12,15 @@ use common::Bench;
 
 /// Format version, and per variant the build's digest and those of its artifacts.
 const GOLDEN: (u32, &[(&str, &str)]) = (
-    2,
+    3,
     &[
-        ("netboot build", "sha256:0c2cc788c8b742a7dbe952a93904f187bf4df7fd9cafc09e01deb71be3f50ab9"),
+        ("netboot build", "sha256:08490f35569d2ccbc4b088dfa24cbdffc4c5863477112023a4f97243e09c4128"),
         ("netboot oci", "sha256:aaa7c87b36dedd0bf4c59941944a58d2c6003921dfaefc4d76436ac219948405"),
         ("netboot boot", "sha256:e118b7742bc2770eb94a23e2ab976b07e77802e3e2fb369241187c8f019f22cd"),
         ("netboot nfs-root", "sha256:c3ac8e50a3b3f13f0c4989a5c3b087015b7931a65ff97d1ee390020d300fa54f"),
         ("netboot seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
         ("netboot source", "sha256:bcde1451c50697dcba025bf67594ba5d678b44017862cbb48a2723c342d0f10d"),
-        ("disk build", "sha256:8aef065c6977b7b3454e97ade213c2088739a1916a48a5abf919f0119ee1dbb7"),
+        ("disk build", "sha256:01d311fac009ac7b7dc8fc40a484b83dfcbf64257a118910aece1c529a9e1907"),
         ("disk oci", "sha256:d9ec52ceea52f8ed08bcf18db20b0ec4e4b0b9712e14ecbeea027d7b8fe92744"),
         ("disk seed", "sha256:eeed88419bdaa1cc206ec4c6262c52792746ef8be095173a5d8184c6238cafcc"),
         ("disk source", "sha256:23b4fce9e78d3a5493d11722f6a78f1e6b377f1453675ec90a7ce4a0d9c71611"),

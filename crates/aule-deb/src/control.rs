@@ -12,6 +12,11 @@ impl<'a> Paragraph<'a> {
         paragraphs(text).next()
     }
 
+    /// A text that is one paragraph.
+    pub(crate) fn of(text: &'a str) -> Paragraph<'a> {
+        Paragraph { text }
+    }
+
     /// The fields in their order: the name, and the value without the white space around it. A value of several lines has them
     /// all, each following one with the space that it begins with.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
@@ -21,7 +26,7 @@ impl<'a> Paragraph<'a> {
                 let mut end = 0;
                 // A field ends before the first line that does not go on.
                 loop {
-                    end += rest.get(end..)?.find('\n').map_or(rest.len() - end, |at| at + 1);
+                    end += line(rest.get(end..)?);
                     if !rest.get(end..)?.starts_with([' ', '\t']) {
                         break;
                     }
@@ -53,23 +58,36 @@ pub fn paragraphs(text: &str) -> impl Iterator<Item = Paragraph<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
         // Empty lines before it.
-        while let Some(line) = rest.split_inclusive('\n').next().filter(|line| line.trim().is_empty()) {
-            rest = rest.get(line.len()..)?;
+        while !rest.is_empty() && is_blank(rest.get(..line(rest))?) {
+            rest = rest.get(line(rest)..)?;
         }
         if rest.is_empty() {
             return None;
         }
         let mut end = 0;
-        for line in rest.split_inclusive('\n') {
-            if line.trim().is_empty() {
+        while end < rest.len() {
+            let next = rest.get(end..)?;
+            let length = line(next);
+            if is_blank(next.get(..length)?) {
                 break;
             }
-            end += line.len();
+            end += length;
         }
         let (paragraph, after) = rest.split_at(end);
         rest = after;
         Some(Paragraph { text: paragraph })
     })
+}
+
+/// How long the first line is, with its line feed. (An index has a million lines: `memchr` looks at many bytes at a time.)
+fn line(text: &str) -> usize {
+    memchr::memchr(b'\n', text.as_bytes()).map_or(text.len(), |at| at + 1)
+}
+
+/// Whether a line is empty or only white space.
+fn is_blank(line: &str) -> bool {
+    // Nearly all begin with a letter.
+    !line.starts_with(|it: char| it.is_ascii_graphic()) && line.trim().is_empty()
 }
 
 /// The lines of a value, without the white space around them and without those that are empty.

@@ -205,12 +205,11 @@ impl Packages {
     pub fn get(&self, number: usize) -> Option<Package<'_>> {
         let entry = self.entries.get(number)?;
         let part = |span: Span| self.text.get(span.start as usize..span.end as usize).unwrap_or_default();
-        let paragraph = Paragraph::first(part(entry.paragraph))?;
         Some(Package {
             name: part(entry.name),
             version: part(entry.version),
             architecture: part(entry.architecture),
-            paragraph,
+            paragraph: Paragraph::of(part(entry.paragraph)),
         })
     }
 

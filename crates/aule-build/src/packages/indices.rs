@@ -1,18 +1,22 @@
 //! Fetching indices: what a suite's signed `Release` lists, by digest.
 
 use super::system::{System, Trusted};
-use crate::{BuildError, BuildRequest, Result};
+use crate::{BuildError, BuildRequest, Result, key::step_key};
 use aule_deb::{
     index::{INDEX_MAX, IndexError, Packages as Index},
     release::{Listed, RELEASE_MAX, Release},
 };
 use aule_image::{Signature, SignatureError, verify_signature_by};
 use aule_recipe::Packages;
-use aule_store::download::{Progress, download, fetch_small};
+use aule_store::{
+    StepKey,
+    download::{Progress, download, fetch_small},
+};
 use aule_tree::{Digest, Timestamp};
 use std::{
     fs::File,
     io::{self, Read},
+    path::PathBuf,
 };
 
 /// The largest detached signature.
@@ -212,30 +216,21 @@ fn release(
 
 /// An index, of the size and digest that its `Release` says.
 fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, address: &str) -> Result<Index> {
-    let failed = |error: aule_store::download::DownloadError| BuildError::Download(error.into());
     let digest = Digest::from_bytes(listed.sha256);
-    request.observer.note(&format!("fetching {place}{path}"));
-    let progress = |progress: Progress| request.observer.progress("fetch", progress.received, progress.total);
-    let fetch = |url: &str| {
-        let mut wanted = request.network.request(url, listed.size);
-        (wanted.expected_size, wanted.expected_digest) = (Some(listed.size), Some(digest));
-        // It stays in the cache: the next run finds it by its digest and asks nobody.
-        download(&wanted, &request.store.downloads(), &progress)
-    };
-    let mut url = format!("{place}{address}");
-    let done = match fetch(&url) {
-        // Mirrors that were copied by hand say that they have names by hash, and have none.
-        Err(error) if error.is_not_found() && address != path => {
-            url = format!("{place}{path}");
-            fetch(&url).map_err(|_| failed(error))?
+    let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(format!("{place}{path}: {error}"));
+    let key = step_key("index", &digest)?;
+    let text = match remembered(request, key)? {
+        Some(text) => text,
+        None => {
+            let file = fetched(request, place, path, listed, address)?;
+            let file = File::open(file).map_err(|error| wrong(&error))?;
+            let mut text = Vec::new();
+            let read = decoded(path, file).and_then(|reader| reader.take(INDEX_MAX as u64 + 1).read_to_end(&mut text));
+            read.map_err(|error| wrong(&error))?;
+            remember(request, key, &text)?;
+            text
         }
-        done => done.map_err(failed)?,
     };
-    let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(format!("{url}: {error}"));
-    let file = File::open(&done.path).map_err(|error| wrong(&error))?;
-    let mut text = Vec::new();
-    let read = decoded(path, file).and_then(|reader| reader.take(INDEX_MAX as u64 + 1).read_to_end(&mut text));
-    read.map_err(|error| wrong(&error))?;
     if text.len() > INDEX_MAX {
         return Err(wrong(&IndexError::TooLarge));
     }
@@ -249,6 +244,47 @@ fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed,
             .note(&format!("{place}{path}: {count} packages that cannot be understood are left out: {first}"));
     }
     Ok(packages)
+}
+
+/// The path of its file, which stays in the cache of downloads: the next run finds it by its digest and asks nobody.
+fn fetched(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, address: &str) -> Result<PathBuf> {
+    let failed = |error: aule_store::download::DownloadError| BuildError::Download(error.into());
+    request.observer.note(&format!("fetching {place}{path}"));
+    let progress = |progress: Progress| request.observer.progress("fetch", progress.received, progress.total);
+    let fetch = |url: &str| {
+        let mut wanted = request.network.request(url, listed.size);
+        (wanted.expected_size, wanted.expected_digest) = (Some(listed.size), Some(Digest::from_bytes(listed.sha256)));
+        download(&wanted, &request.store.downloads(), &progress)
+    };
+    let done = match fetch(&format!("{place}{address}")) {
+        // Mirrors that were copied by hand say that they have names by hash, and have none.
+        Err(error) if error.is_not_found() && address != path => {
+            fetch(&format!("{place}{path}")).map_err(|_| failed(error))?
+        }
+        done => done.map_err(failed)?,
+    };
+    Ok(done.path)
+}
+
+/// How an index is kept once it was decoded: xz, the form that is smallest to fetch, takes ten times as long to read.
+const KEPT_LEVEL: i32 = 1;
+
+/// The text of an index that was read before. One that rotted is read anew.
+fn remembered(request: &BuildRequest<'_>, key: StepKey) -> Result<Option<Vec<u8>>> {
+    let Some(blob) = request.store.step_result::<Digest>(key)? else { return Ok(None) };
+    let Ok(bytes) = request.store.read_blob(blob, INDEX_MAX as u64, "an index of packages") else { return Ok(None) };
+    let mut text = Vec::new();
+    let read = zstd::Decoder::new(bytes.as_slice()).and_then(|it| it.take(INDEX_MAX as u64 + 1).read_to_end(&mut text));
+    Ok(read.ok().map(|_| text))
+}
+
+fn remember(request: &BuildRequest<'_>, key: StepKey, text: &[u8]) -> Result<()> {
+    if request.store.is_only_looked_at() {
+        return Ok(());
+    }
+    let bytes = zstd::encode_all(text, KEPT_LEVEL).map_err(|error| BuildError::Packages(error.to_string()))?;
+    let blob = request.store.put(&bytes)?;
+    Ok(request.store.set_step_result(key, &[blob], &blob)?)
 }
 
 fn decoded(path: &str, file: File) -> io::Result<Box<dyn Read>> {
