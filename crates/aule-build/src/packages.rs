@@ -213,8 +213,11 @@ fn answer(
 
 /// What the indices say of locked packages, each with where it is by them; and those of which they say nothing.
 fn listed(packages: &[LockedPackage], fetched: &[Fetched]) -> (Vec<(String, LockedPackage)>, Vec<LockedPackage>) {
-    let by_name: Vec<_> = fetched.iter().map(|it| (it, it.packages.by_name())).collect();
     let (mut found, mut unknown) = (Vec::new(), Vec::new());
+    if packages.is_empty() {
+        return (found, unknown);
+    }
+    let by_name: Vec<_> = fetched.iter().map(|it| (it, it.packages.by_name())).collect();
     for package in packages {
         let of_its_name = by_name.iter().flat_map(|(fetched, names)| {
             let numbers = names.get(package.name.as_str()).into_iter().flatten();

@@ -10,6 +10,9 @@ use std::collections::HashMap;
 /// The largest index that is taken, in bytes; Debian's largest has some sixty million.
 pub const INDEX_MAX: usize = 512 << 20;
 
+/// How many threads look at an index.
+const CHECKERS: usize = 4;
+
 /// The fields that name other packages and count.
 const RELATIONS: [&str; 5] = ["Pre-Depends", "Depends", "Conflicts", "Breaks", "Provides"];
 
@@ -132,11 +135,9 @@ impl Packages {
             Ok(())
         })?;
         let mut odd = Vec::new();
-        for (number, package) in packages.iter().enumerate() {
-            if let Err(error) = package.check(number + 1) {
-                left_out.add(error);
-                odd.push(number);
-            }
+        for (number, error) in packages.odd() {
+            left_out.add(error);
+            odd.push(number);
         }
         let mut number = 0;
         packages.entries.retain(|_| {
@@ -144,6 +145,26 @@ impl Packages {
             odd.binary_search(&(number - 1)).is_err()
         });
         Ok((packages, left_out))
+    }
+
+    /// The packages that cannot be understood, by number. (Looking at all of them takes as long as finding them: several threads do.)
+    fn odd(&self) -> Vec<(usize, IndexError)> {
+        let each = self.entries.len().div_ceil(CHECKERS).max(1);
+        let check = |from: usize| -> Vec<(usize, IndexError)> {
+            let numbers = from..(from + each).min(self.entries.len());
+            numbers.filter_map(|number| Some((number, self.get(number)?.check(number + 1).err()?))).collect()
+        };
+        let check = &check;
+        std::thread::scope(|scope| {
+            let starts = (0..self.entries.len()).step_by(each);
+            let spawn = |from| std::thread::Builder::new().spawn_scoped(scope, move || check(from)).ok();
+            let threads: Vec<_> = starts.map(|from| (from, spawn(from))).collect();
+            // What no thread could be had for, and what one panicked at, is gone through here.
+            let found = |(from, thread): (usize, Option<std::thread::ScopedJoinHandle<'_, _>>)| {
+                thread.and_then(|it| it.join().ok()).unwrap_or_else(|| check(from))
+            };
+            threads.into_iter().flat_map(found).collect()
+        })
     }
 
     fn read(text: String, mut wrong: impl FnMut(IndexError) -> Result<(), IndexError>) -> Result<Packages, IndexError> {
