@@ -242,8 +242,10 @@ fn from_lock(question: &Question<'_>, index: &Packages, pinned: &[LockedPackage]
     if question.essential && index.is_empty() {
         return Err("it holds no packages".into());
     }
-    match solve(question, &[(index, LOCKED, &Origin::Lock(pinned.to_vec()))]) {
-        Ok(Solved { plan, .. }) => question.unknown(&plan).map_or(Ok(plan), Err),
+    let first = solve(question, &[(index, LOCKED, &Origin::Lock(pinned.to_vec()))]);
+    // It may hold more than is needed now.
+    match first.and_then(|first| alone(question, first)) {
+        Ok(plan) => question.unknown(&plan).map_or(Ok(plan), Err),
         Err(Unsolved::Resolve(error)) => Err(in_short(&error)),
         Err(Unsolved::Build(error)) => Err(error.to_string()),
     }

@@ -4,7 +4,7 @@
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, SeccompCondition, SeccompFilter, SeccompRule,
-    apply_filter,
+    TargetArch, apply_filter,
 };
 use std::{collections::BTreeMap, io};
 
@@ -35,8 +35,16 @@ pub(crate) fn refuse() -> io::Result<()> {
     apply(BTreeMap::from([(libc::SYS_socket, vec![others])]), libc::EAFNOSUPPORT)
 }
 
-fn apply(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> io::Result<()> {
-    let architecture = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+/// What a call of the x32 ABI has in its number, which a kernel may know beside those of x86_64 (`__X32_SYSCALL_BIT`).
+const X32: i64 = 0x4000_0000;
+
+fn apply(mut rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> io::Result<()> {
+    // The library knows 64-bit processors only.
+    let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(()) };
+    if architecture == TargetArch::x86_64 {
+        let others: Vec<_> = rules.iter().map(|(call, rules)| (call | X32, rules.clone())).collect();
+        rules.extend(others);
+    }
     let action = SeccompAction::Errno(errno.unsigned_abs());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture).map_err(io::Error::other)?;
     let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;

@@ -1,7 +1,9 @@
 //! From what a sandbox says that changed to the tree: what is the same stays as it was, and no time of the installation
 //! is left.
 
-use super::normal::{holds_private_key, is_command_line, is_left_out, is_machine_key, leads_to_machine_key};
+use super::normal::{
+    holds_private_key, is_command_line, is_left_out, is_machine_key, leads_to_machine_key, may_be_drawn,
+};
 use crate::{BuildError, BuildRequest, Result, inputs::Bytes, stage::Stage};
 use aule_sandbox::{Entry, What};
 use aule_store::Store;
@@ -47,6 +49,8 @@ struct LeftOut {
     bytes: Bytes,
     /// Which of its other names is the file now.
     place: Option<TreePath>,
+    /// It is a key, of which no other name stays either.
+    is_key: bool,
 }
 
 impl<'a> Changes<'a> {
@@ -80,7 +84,7 @@ impl<'a> Changes<'a> {
                     self.keys.push(path.clone());
                 }
                 let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
-                self.left_out.insert(path, LeftOut { metadata, content, bytes, place: None });
+                self.left_out.insert(path, LeftOut { metadata, content, bytes, place: None, is_key });
             }
             return Ok(());
         }
@@ -91,7 +95,7 @@ impl<'a> Changes<'a> {
             }
             What::File { metadata, size } => {
                 let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
-                let is_new = self.stage.tree.get(&path).is_none();
+                let is_new = self.stage.tree.get(&path).is_none() && may_be_drawn(&path);
                 // (A larger one is no key.)
                 if is_new && matches!(&bytes, Bytes::Memory(bytes) if holds_private_key(bytes)) {
                     self.drawn.insert(path.clone());
@@ -102,6 +106,10 @@ impl<'a> Changes<'a> {
             What::Fifo { metadata } => self.put(&path, metadata, Kind::Fifo, None),
             What::Link(first) => {
                 let first = match self.left_out.get_mut(&first) {
+                    Some(LeftOut { is_key: true, .. }) => {
+                        self.keys.push(path);
+                        return Ok(());
+                    }
                     Some(LeftOut { place: Some(place), .. }) => place.clone(),
                     Some(it) => {
                         it.place = Some(path.clone());
@@ -165,7 +173,15 @@ impl<'a> Changes<'a> {
     /// Gives the keys that were left out.
     pub(super) fn finish(mut self) -> Result<Vec<TreePath>> {
         let of_packages = self.of_packages()?;
-        for path in std::mem::take(&mut self.drawn).into_iter().filter(|it| !of_packages.contains(it)) {
+        let drawn = std::mem::take(&mut self.drawn);
+        let links = if drawn.is_empty() { Default::default() } else { self.stage.tree.hardlinks() };
+        let with_other_names = |path: TreePath| -> Vec<TreePath> {
+            let names = self.stage.tree.id(&path).and_then(|id| links.get(&id));
+            names.map_or_else(|| vec![path], |names| names.iter().map(|it| (*it).clone()).collect())
+        };
+        let drawn: Vec<TreePath> =
+            drawn.into_iter().filter(|it| !of_packages.contains(it)).flat_map(with_other_names).collect();
+        for path in drawn {
             self.stage.tree.remove(&path);
             self.stage.origins.remove(&path);
             self.keys.push(path);

@@ -218,8 +218,11 @@ fn release(
 fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, address: &str) -> Result<Index> {
     let digest = Digest::from_bytes(listed.sha256);
     let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(format!("{place}{path}: {error}"));
-    let key = step_key("index", &digest)?;
-    let text = match remembered(request, key)? {
+    // How it is decoded goes by the ending of its name.
+    let key = step_key("index", &(digest, path.rsplit('/').next().unwrap_or(path)))?;
+    let known = remembered(request, key)?;
+    let is_known = known.is_some();
+    let text = match known {
         Some(text) => text,
         None => {
             let file = fetched(request, place, path, listed, address)?;
@@ -227,12 +230,14 @@ fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed,
             let mut text = Vec::new();
             let read = decoded(path, file).and_then(|reader| reader.take(INDEX_MAX as u64 + 1).read_to_end(&mut text));
             read.map_err(|error| wrong(&error))?;
-            remember(request, key, &text)?;
             text
         }
     };
     if text.len() > INDEX_MAX {
         return Err(wrong(&IndexError::TooLarge));
+    }
+    if !is_known {
+        remember(request, key, &text)?;
     }
     // A name in an older encoding is no reason to do without all packages.
     let text = String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());

@@ -115,10 +115,18 @@ pub(super) fn leads_to_machine_key(path: &TreePath, target: &[u8]) -> bool {
     path.as_bytes().starts_with(b"etc/ssl/certs/") && target == CERTIFICATE
 }
 
-/// Whether a file holds a private key in a textual form (RFC 7468, sections 10 and 11, and the older forms of OpenSSL and OpenSSH).
+/// Whether a new file may be a key that a script drew: what dpkg and debconf write down themselves, scripts of packages among it, is none.
+pub(super) fn may_be_drawn(path: &TreePath) -> bool {
+    !["var/lib/dpkg/", "var/cache/"].iter().any(|it| path.as_bytes().starts_with(it.as_bytes()))
+}
+
+/// Whether a text is a private key, or has one among others (RFC 7468, sections 2, 10 and 11; the older forms of OpenSSL and OpenSSH).
 pub(super) fn holds_private_key(bytes: &[u8]) -> bool {
-    let has = |text: &[u8]| memchr::memmem::find(bytes, text).is_some();
-    has(b"-----BEGIN ") && has(b"PRIVATE KEY-----")
+    // Programs that know the form have its words, too.
+    let is_text = !bytes.contains(&0);
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    let mut is_line = |begins: &[u8]| lines.any(|line| line.starts_with(begins) && line.ends_with(b"PRIVATE KEY-----"));
+    is_text && is_line(b"-----BEGIN ") && is_line(b"-----END ")
 }
 
 #[cfg(test)]
@@ -157,10 +165,12 @@ mod tests {
         let link = TreePath::new("etc/ssl/certs/7d1a5fa8.0").unwrap();
         assert!(leads_to_machine_key(&link, b"ssl-cert-snakeoil.pem") && !leads_to_machine_key(&link, b"ISRG.pem"));
         for (text, wanted) in [
-            ("-----BEGIN PRIVATE KEY-----\nMII", true),
-            ("a\n-----BEGIN OPENSSH PRIVATE KEY-----\n", true),
-            ("-----BEGIN CERTIFICATE-----\n", false),
+            ("-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----\n", true),
+            ("a\r\n-----BEGIN OPENSSH PRIVATE KEY-----\r\nb\r\n-----END OPENSSH PRIVATE KEY-----", true),
+            ("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", false),
             ("# no PRIVATE KEY-----\n", false),
+            ("#!/bin/sh\nprintf '-----BEGIN PRIVATE KEY-----\\n'\n-----END PRIVATE KEY-----\n", false),
+            ("-----BEGIN PRIVATE KEY-----\n\0-----END PRIVATE KEY-----\n\n-----END PRIVATE KEY-----\n", false),
         ] {
             assert_eq!(holds_private_key(text.as_bytes()), wanted, "{text}");
         }

@@ -92,7 +92,7 @@ impl LockFile {
         let is_base_named = |base: &LockedBase| names.iter().any(|it| *it == base.url || it == "base");
         self.now.base = self.now.base.take().filter(|base| match names {
             [] => replaced,
-            _ => !is_base_named(base),
+            _ => replaced || !is_base_named(base),
         });
         // Of a base of packages nothing is asked when another image takes its place, nor of what is installed on it.
         if replaced && self.now.suite.is_some() {
@@ -122,10 +122,17 @@ impl LockFile {
         let recipes: Vec<_> = variants.iter().map(|merged| &merged.recipe).collect();
         let base = if replaced { BaseEntry::LeftAlone } else { BaseEntry::Compared };
         let difference = self.now.compare(&recipes, base);
+        let place = self.path.display();
+        // (What of it a build does not need it refuses itself; of names that the base has anyway the lock may have more.)
+        if difference.is_empty() && !replaced && self.for_all() != self.written {
+            return Err(Failure::new(format!(
+                "the lock {place} has packages for variants that the recipe does not have"
+            ))
+            .hint("run `aule lock`, and commit the result"));
+        }
         if difference.is_empty() {
             return Ok(());
         }
-        let place = self.path.display();
         Err(Failure::new(format!("the lock {place} does not fit the recipe\n{difference}"))
             .hint("run `aule lock`, and commit the result"))
     }
@@ -313,7 +320,7 @@ mod tests {
     #[test]
     fn an_update_is_of_what_is_built_alone() {
         let kept = vec![KeptPackage { name: "vim".into(), version: "1".into() }];
-        let written = Lock { kept, ..built(&[package("libc6", "1")], &[package("nano", "8"), package("less", "1")]) };
+        let written = Lock { kept, ..built(&[package("libc6", "1")], &[package("less", "1"), package("nano", "8")]) };
         let shown = |lock: &Lock| -> Vec<String> {
             let packages = lock.packages.iter().map(|it| format!("{} {}", it.name, it.version));
             packages.chain(lock.kept.iter().map(|it| format!("kept {}", it.name))).collect()
@@ -329,6 +336,9 @@ mod tests {
             assert_eq!(shown(&lock.for_build("b")), all, "{names:?}");
             // The base is the same for both.
             assert_eq!(lock.for_all().base_packages.is_empty(), names.is_empty());
+            let base = LockedBase { url: "u".into(), size: 1, sha256: Sha256([0; 32]), verified: "not".into() };
+            let written = Lock { base: Some(base), ..written.clone() };
+            let names = if names.is_empty() { names } else { [names, vec!["base".into()]].concat() };
             let mut lock = file(written.clone(), &["a", "b"]);
             lock.forget(Some(&names), &[merged("a")], true).map_err(|it| it.to_string()).unwrap();
             assert_eq!(lock.for_all(), written, "another image takes the place of the base");
@@ -336,6 +346,10 @@ mod tests {
         let mut lock = file(written, &["a", "b"]);
         let unknown = lock.forget(Some(&["emacs".to_owned()]), &[merged("a")], false);
         assert!(unknown.is_err_and(|it| it.to_string().contains("emacs")));
+        // What only variants have that are no more.
+        let of_gone = LockedPackage { variants: vec!["gone".into()], ..package("nano", "8") };
+        let gone = Lock { packages: vec![of_gone], ..Lock::default() };
+        assert!(file(gone, &["a"]).refuse_difference(&[merged("a")], false).is_err());
     }
 
     #[test]
