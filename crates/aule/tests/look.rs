@@ -270,7 +270,7 @@ fn garbage_is_counted_and_collected() {
     lab.wait_until_alone();
     assert_eq!(
         lab.json(&["gc", "--dry-run"]),
-        json!({ "dry_run": true, "blobs": 1, "steps": 0, "downloads": 0, "bytes": 8, "trees": 0 })
+        json!({ "dry_run": true, "blobs": 1, "steps": 0, "downloads": 0, "bytes": 8, "trees": 0, "trees_of_others": 0 })
     );
     assert_eq!(lab.text(&["gc"]), "removed 1 blob, 0 step results, 0 downloads and 0 unpacked trees: 8 B\n");
     assert_eq!(lab.text(&["gc"]), "removed 0 blobs, 0 step results, 0 downloads and 0 unpacked trees: 0 B\n");
