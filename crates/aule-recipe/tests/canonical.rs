@@ -140,7 +140,13 @@ fn a_base_of_packages_reads_back() {
 
 #[test]
 fn a_lock_of_packages_says_of_which_suite() {
-    let lock = Lock { suite: Some("trixie main [arm64]".into()), base: None, ..sample_lock() };
+    let sample = sample_lock();
+    let base_packages = sample.packages.iter().take(1).cloned().collect();
+    let lock = Lock { suite: Some("trixie main [arm64]".into()), base: None, base_packages, ..sample };
+    // Locks once had all packages in one list.
+    let once = Lock { base_packages: Vec::new(), ..lock.clone() };
+    let read = Lock::parse(&once.to_bytes()).unwrap();
+    assert_eq!((read.base_packages, &read.packages), (once.packages.clone(), &once.packages));
     let bytes = lock.to_bytes();
     assert_eq!(Lock::parse(&bytes).unwrap().suite, lock.suite, "{}", String::from_utf8_lossy(&bytes));
     assert_eq!(Lock::parse(&bytes).unwrap().to_bytes(), bytes);
