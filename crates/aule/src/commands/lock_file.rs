@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use aule_build::BuildOutcome;
-use aule_recipe::{BaseEntry, Lock, LockedBase, LockedPackage, Merged, RecipeSet};
+use aule_recipe::{BaseEntry, Lock, LockedPackage, Merged, RecipeSet};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -89,11 +89,7 @@ impl LockFile {
             [] => !used.contains(file.url.as_str()),
             _ => !is_named(&file.url),
         });
-        let is_base_named = |base: &LockedBase| names.iter().any(|it| *it == base.url || it == "base");
-        self.now.base = self.now.base.take().filter(|base| match names {
-            [] => replaced,
-            _ => replaced || !is_base_named(base),
-        });
+        self.now.base = self.now.base.take().filter(|base| replaced || !(is_named(&base.url) || is_named("base")));
         // Of a base of packages nothing is asked when another image takes its place, nor of what is installed on it.
         if replaced && self.now.suite.is_some() {
             return Ok(());
@@ -259,7 +255,7 @@ fn users(packages: &[LockedPackage], variants: &BTreeSet<String>) -> Users {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aule_recipe::{KeptPackage, Sha256};
+    use aule_recipe::{KeptPackage, LockedBase, Sha256};
 
     fn package(name: &str, version: &str) -> LockedPackage {
         let (url, sha256) = (format!("https://example.org/{name}_{version}.deb"), Sha256([0; 32]));
