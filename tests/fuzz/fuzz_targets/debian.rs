@@ -18,7 +18,10 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
                 let _ = (index.address(true), index.address(false));
             }
             let _ = (source.directory(), release.unknown_components(&source));
+            let _ = (source.on("arm64"), source.mirror_list(), source.at(text));
         }
+        let _ = sources::first_mirror(text);
+        let _ = Packages::parse_index(text.to_owned());
         if let Ok(packages) = Packages::parse(text.to_owned()) {
             for package in packages.iter() {
                 let _ = (package.parsed_version(), package.is_essential(), package.multi_arch(), package.state());
