@@ -271,7 +271,7 @@ fn fetched(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, 
     Ok(done.path)
 }
 
-/// How an index is kept once it was decoded: xz, the form that is smallest to fetch, takes ten times as long to read.
+/// How an index is kept once it was decoded: xz, the form that is smallest to fetch, takes far longer to read.
 const KEPT_LEVEL: i32 = 1;
 
 /// The text of an index that was read before. One that rotted is read anew.
