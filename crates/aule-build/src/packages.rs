@@ -19,7 +19,7 @@ use aule_deb::{
 };
 use aule_recipe::{Base, Diagnostics, KeptPackage, Lock, LockedBase, LockedPackage, Merged, Sha256};
 use aule_tree::{Timestamp, TreePath};
-use indices::Fetched;
+use indices::{Fetched, Left};
 pub use install::SandboxTools;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -199,7 +199,8 @@ fn answer(
             Err(reason) => return Err(not_in_the_lock(request, &reason)),
         }
     }
-    let fetched = indices::fetch(request, system, &sources()?, &question.merged.recipe.packages)?;
+    let wanted = &question.merged.recipe.packages;
+    let fetched = indices::fetch(request, system, &sources()?, wanted, &mut Left::all())?;
     // The very file may be at another place now; else another version takes its place.
     let mut text: String = index.iter().map(|it| format!("{}\n\n", it.paragraph().text())).collect();
     let mut pinned = there;

@@ -10,6 +10,9 @@ use std::collections::HashMap;
 /// The largest index that is taken, in bytes; Debian's largest has some sixty million.
 pub const INDEX_MAX: usize = 512 << 20;
 
+/// The most packages that one may have: Debian's largest has some seventy thousand.
+const PACKAGES_MAX: usize = 1 << 20;
+
 /// How many threads look at an index.
 const CHECKERS: usize = 4;
 
@@ -45,6 +48,9 @@ pub enum IndexError {
     /// It is larger than any index.
     #[error("it has more than {INDEX_MAX} bytes")]
     TooLarge,
+    /// It has more packages than any index.
+    #[error("it has more than {PACKAGES_MAX} packages")]
+    TooMany,
     /// A paragraph has no name, version or architecture.
     #[error("paragraph {number} has no field `{field}`")]
     Field {
@@ -134,11 +140,9 @@ impl Packages {
             left_out.add(error);
             Ok(())
         })?;
-        let mut odd = Vec::new();
-        for (number, error) in packages.odd() {
-            left_out.add(error);
-            odd.push(number);
-        }
+        let (odd, first) = packages.odd();
+        left_out.count += odd.len();
+        left_out.first = left_out.first.take().or(first);
         let mut number = 0;
         packages.entries.retain(|_| {
             number += 1;
@@ -147,12 +151,19 @@ impl Packages {
         Ok((packages, left_out))
     }
 
-    /// The packages that cannot be understood, by number. (Looking at all of them takes as long as finding them: several threads do.)
-    fn odd(&self) -> Vec<(usize, IndexError)> {
+    /// The packages that cannot be understood, by number, and why the first of them. (Looking at all of them takes as long as finding
+    /// them: several threads do.)
+    fn odd(&self) -> (Vec<usize>, Option<IndexError>) {
         let each = self.entries.len().div_ceil(CHECKERS).max(1);
-        let check = |from: usize| -> Vec<(usize, IndexError)> {
-            let numbers = from..(from + each).min(self.entries.len());
-            numbers.filter_map(|number| Some((number, self.get(number)?.check(number + 1).err()?))).collect()
+        // An index may be one of millions of them, on purpose: of the others there is no word to keep.
+        let check = |from: usize| -> (Vec<usize>, Option<IndexError>) {
+            let mut first = None;
+            let mut is_odd = |number: &usize| {
+                let error = self.get(*number).and_then(|package| package.check(number + 1).err());
+                error.map(|error| first.get_or_insert(error)).is_some()
+            };
+            let numbers = (from..(from + each).min(self.entries.len())).filter(&mut is_odd).collect();
+            (numbers, first)
         };
         let check = &check;
         std::thread::scope(|scope| {
@@ -163,7 +174,8 @@ impl Packages {
             let found = |(from, thread): (usize, Option<std::thread::ScopedJoinHandle<'_, _>>)| {
                 thread.and_then(|it| it.join().ok()).unwrap_or_else(|| check(from))
             };
-            threads.into_iter().flat_map(found).collect()
+            let (numbers, firsts): (Vec<Vec<usize>>, Vec<_>) = threads.into_iter().map(found).unzip();
+            (numbers.concat(), firsts.into_iter().flatten().next())
         })
     }
 
@@ -179,6 +191,9 @@ impl Packages {
         };
         let mut entries = Vec::new();
         for (number, paragraph) in paragraphs(&text).enumerate() {
+            if number == PACKAGES_MAX {
+                return Err(IndexError::TooMany);
+            }
             let (mut name, mut version, mut architecture) = (None, None, None);
             for (field, value) in paragraph.fields() {
                 let place = match field {
@@ -217,9 +232,9 @@ impl Packages {
         self.entries.is_empty()
     }
 
-    /// How many bytes they were read from.
+    /// How many bytes of memory they take.
     pub fn size(&self) -> usize {
-        self.text.len()
+        self.text.len() + self.entries.len() * size_of::<Entry>()
     }
 
     /// The package of this number, from 0.
@@ -412,5 +427,7 @@ mod tests {
             IndexError::Field { number: 1, field: "Package" }
         );
         assert!(Packages::parse(String::new()).unwrap().is_empty());
+        let many = "Package: a\n\n".repeat(PACKAGES_MAX + 1);
+        assert_eq!(Packages::parse_index(many).unwrap_err(), IndexError::TooMany);
     }
 }

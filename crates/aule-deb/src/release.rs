@@ -4,7 +4,7 @@ use crate::{
     control::{Paragraph, lines},
     sources::SourceList,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The largest `Release` file, in bytes; Debian's have some 200,000.
 pub const RELEASE_MAX: usize = 16 << 20;
@@ -173,7 +173,9 @@ impl Release {
         }
         let supports = |it: &str| self.architectures.is_empty() || self.architectures.iter().any(|own| own == it);
         let mut indices = Vec::new();
-        for component in &source.components {
+        // One that is named twice is not read twice.
+        let mut named = BTreeSet::new();
+        for component in source.components.iter().filter(|it| named.insert(it.as_str())) {
             indices.push(index(component, format!("{component}/binary-{architecture}/Packages")));
             if !self.all_included && supports("all") {
                 indices.push(index(component, format!("{component}/binary-all/Packages")));
@@ -302,6 +304,7 @@ mod tests {
         let included = "Architectures: all arm64\nNo-Support-for-Architecture-all: Packages\n";
         for (fields, files, text, wanted, unknown) in [
             (separate, &both[..], line, &both[..], ""),
+            (separate, &both, "deb http://a s main main", &both, ""),
             (included, &both, line, &both[..1], ""),
             ("", &both, line, &both, ""),
             ("Architectures: arm64\n", &both, line, &both[..1], ""),

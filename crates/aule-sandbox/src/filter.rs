@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, io};
 
 /// Keys of the host's user are those of whoever is root inside (keyrings(7)), rings of calls make sockets unseen by a
 /// filter (io_uring(7)), and the others are for whoever looks for a way out.
-const REFUSED: [i64; 7] = [
+const REFUSED: [libc::c_long; 7] = [
     libc::SYS_add_key,
     libc::SYS_bpf,
     libc::SYS_io_uring_setup,
@@ -24,22 +24,23 @@ const REFUSED: [i64; 7] = [
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Refuses them to this thread and to all that it starts. A program for another form of this processor (32 bits) is ended.
+#[allow(clippy::useless_conversion, reason = "on processors of 32 bits a number of a call has as many")]
 pub(crate) fn refuse() -> io::Result<()> {
-    let refused = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
+    let refused = REFUSED.into_iter().map(|call| (call.into(), Vec::new())).collect();
     apply(refused, libc::ENOSYS)?;
     let others = FAMILIES.into_iter().map(|family| {
         // Numbers of families are small: none has a sign.
         SeccompCondition::new(0, Dword, Ne, u64::from(family.unsigned_abs()))
     });
     let others = others.collect::<Result<_, _>>().and_then(SeccompRule::new).map_err(io::Error::other)?;
-    apply(BTreeMap::from([(libc::SYS_socket, vec![others])]), libc::EAFNOSUPPORT)
+    apply(BTreeMap::from([(libc::SYS_socket.into(), vec![others])]), libc::EAFNOSUPPORT)
 }
 
 /// What a call of the x32 ABI has in its number, which a kernel may know beside those of x86_64 (`__X32_SYSCALL_BIT`).
 const X32: i64 = 0x4000_0000;
 
 fn apply(mut rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> io::Result<()> {
-    // The library knows 64-bit processors only.
+    // The library knows these three of 64 bits only.
     let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(()) };
     if architecture == TargetArch::x86_64 {
         let others: Vec<_> = rules.iter().map(|(call, rules)| (call | X32, rules.clone())).collect();

@@ -39,9 +39,9 @@ pub(crate) struct Mounted {
 }
 
 /// An error with what was tried.
-fn tried<T>(what: impl std::fmt::Display, result: Result<T, rustix::io::Errno>) -> io::Result<T> {
+fn tried<T>(what: impl std::fmt::Display, result: Result<T, impl Into<io::Error>>) -> io::Result<T> {
     result.map_err(|error| {
-        let error = io::Error::from(error);
+        let error: io::Error = error.into();
         io::Error::new(error.kind(), Tried { what: what.to_string(), errno: error.raw_os_error(), error })
     })
 }
@@ -80,14 +80,17 @@ pub(crate) fn emulate(emulator: &Emulator) -> io::Result<()> {
     tried("mounting binfmt_misc", mount("binfmt_misc", place, "binfmt_misc", MountFlags::empty(), None))?;
     // In memory: what /proc/self/exe of each program leads to is no file of the host's then, whose mode root inside could change
     // where that is root there, too; and no path of the host's has to be told to the kernel.
-    let mut memory = fs::File::from(memfd_create("emulator", MemfdFlags::CLOEXEC)?);
+    // (A host may have it that nothing in memory runs but what is said to be a program: kernel documentation, "memfd".)
+    let memory = memfd_create("emulator", MemfdFlags::CLOEXEC | MemfdFlags::EXEC);
+    let mut memory = fs::File::from(tried("making a program in memory (sysctl vm.memfd_noexec)", memory)?);
     match emulator.loader {
-        None => io::copy(&mut fs::File::open(&emulator.program)?, &mut memory).map(drop)?,
+        None => io::copy(&mut tried(&emulator.program, fs::File::open(&emulator.program))?, &mut memory).map(drop)?,
         Some(_) => memory.write_all(HANDLER)?,
     }
     let program = format!("/proc/self/fd/{}", memory.as_raw_fd());
     // P: the program sees its own first argument; F: the emulator is opened now, here.
-    fs::write(format!("{place}/register"), format!(":{}:{program}:PF", emulator.format))
+    let line = format!(":{}:{program}:PF", emulator.format);
+    tried("registering the emulator in binfmt_misc", fs::write(format!("{place}/register"), line))
 }
 
 /// What the handler of foreign programs needs in the tree.

@@ -4,6 +4,7 @@ use crate::{
     DOCUMENT_MAX, Result, Store, StoreError,
     index::subject_of,
     oci::{Descriptor, media_type},
+    steps::{DERIVED, STEPS, blobs_of},
 };
 use aule_tree::Digest;
 use std::{
@@ -25,7 +26,7 @@ const LISTS: [&str; 4] = [
 pub struct Collected {
     /// How many blobs.
     pub blobs: u64,
-    /// How many remembered step results, as their blobs are gone.
+    /// How many remembered results of steps and of downloads, as their blobs are gone.
     pub steps: u64,
     /// How many downloads.
     pub downloads: u64,
@@ -46,10 +47,10 @@ impl Store {
         let mut collected = Collected::default();
         let mut doomed: Vec<PathBuf> = Vec::new();
 
-        for path in files(&self.root().join("cache/steps"))? {
+        let results = [STEPS, DERIVED].map(|directory| files(&self.root().join(directory)));
+        for path in results.into_iter().collect::<Result<Vec<_>>>()?.concat() {
             let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
-            let kept =
-                crate::steps::blobs_of(&bytes).is_some_and(|blobs| blobs.iter().all(|it| reachable.contains(it)));
+            let kept = blobs_of(&bytes).is_some_and(|blobs| blobs.iter().all(|it| reachable.contains(it)));
             if !kept {
                 collected.steps += 1;
                 doomed.push(path);
@@ -131,7 +132,13 @@ impl Store {
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for entry in fs::read_dir(directory).map_err(StoreError::io("read", directory))? {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        // A store that an older version made, and that is only looked at.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(paths),
+        Err(source) => return Err(StoreError::Io { action: "read", path: directory.into(), source }),
+    };
+    for entry in entries {
         paths.push(entry.map_err(StoreError::io("read", directory))?.path());
     }
     paths.sort();

@@ -3,6 +3,7 @@
 //! ```text
 //! oci-layout  index.json  blobs/sha256/<hex>      the layout that every OCI tool reads
 //! cache/steps/<hex>.json                          what a step with this key gave
+//! cache/derived/<hex>.json                        what was made of a download, for the next time
 //! cache/downloads/                                upstream images on their way
 //! tmp/                                            files that are being written; never looked at by a reader
 //! lock                                            held shared while a process uses the store, exclusively by gc
@@ -50,7 +51,7 @@ impl Store {
         let root = root.into();
         fs::create_dir_all(&root).map_err(StoreError::io("create", &root))?;
         refuse_other_directories(&root)?;
-        for directory in ["blobs/sha256", "cache/steps", "cache/downloads", "leases", "tmp"] {
+        for directory in ["blobs/sha256", "cache/steps", "cache/derived", "cache/downloads", "leases", "tmp"] {
             let path = root.join(directory);
             fs::create_dir_all(&path).map_err(StoreError::io("create", path))?;
         }

@@ -65,6 +65,7 @@ fn a_store_that_is_only_looked_at_stays_as_it_is() {
     for refused in [
         looked.put(b"gold").map(drop),
         looked.set_step_result(digest, &[], &1),
+        looked.set_derived(digest, digest),
         looked.set_ref("a:b", &target).map(drop),
         looked.set_lease("a", &[digest].into()),
         looked.collect_garbage(false).map(drop),

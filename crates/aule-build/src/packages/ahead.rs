@@ -2,7 +2,9 @@
 //! that the store has, and of the others from the signed indices, as far as these list the very same files.
 
 use super::{
-    Plan, Question, debs, from_all, from_lock, indices, is_of_this_base, listed, not_in_the_lock, some_of,
+    Plan, Question, debs, from_all, from_lock,
+    indices::{self, Left},
+    is_of_this_base, listed, not_in_the_lock, some_of,
     system::{STATUS, Trusted},
 };
 use crate::{BuildError, BuildRequest, LockMode, Result};
@@ -42,7 +44,9 @@ pub(super) fn answer(
         }
     }
     let fetched = sources()
-        .and_then(|sources| indices::fetch(request, system, &sources, &question.merged.recipe.packages))
+        .and_then(|sources| {
+            indices::fetch(request, system, &sources, &question.merged.recipe.packages, &mut Left::all())
+        })
         .map_err(|error| match all_there {
             true => error,
             // A build with these packages would perhaps not ask for the indices at all.

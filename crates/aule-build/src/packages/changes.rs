@@ -79,12 +79,20 @@ impl<'a> Changes<'a> {
         };
         let is_directory = matches!(what, What::Directory { .. });
         if is_left_out(&path, is_directory) || is_key || is_command_line(&path, self.boot_mount) {
-            if let What::File { metadata, size } = what {
-                if is_key {
-                    self.keys.push(path.clone());
+            // (One of the base stays as it was.)
+            if is_key && self.stage.tree.get(&path).is_none() && matches!(what, What::File { .. } | What::Link(_)) {
+                self.keys.push(path.clone());
+            }
+            match what {
+                What::File { metadata, size } => {
+                    let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
+                    self.left_out.insert(path, LeftOut { metadata, content, bytes, place: None, is_key });
                 }
-                let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
-                self.left_out.insert(path, LeftOut { metadata, content, bytes, place: None, is_key });
+                // The name that it was found by first goes, too.
+                What::Link(first) if is_key && !self.left_out.contains_key(&first) => {
+                    self.drawn.insert(first);
+                }
+                _ => {}
             }
             return Ok(());
         }
@@ -172,16 +180,16 @@ impl<'a> Changes<'a> {
     /// Takes drawn keys out, and puts directories right: one in which nothing came or went, and that is as it was, keeps its time.
     /// Gives the keys that were left out.
     pub(super) fn finish(mut self) -> Result<Vec<TreePath>> {
-        let of_packages = self.of_packages()?;
         let drawn = std::mem::take(&mut self.drawn);
         let links = if drawn.is_empty() { Default::default() } else { self.stage.tree.hardlinks() };
         let with_other_names = |path: TreePath| -> Vec<TreePath> {
             let names = self.stage.tree.id(&path).and_then(|id| links.get(&id));
             names.map_or_else(|| vec![path], |names| names.iter().map(|it| (*it).clone()).collect())
         };
-        let drawn: Vec<TreePath> =
-            drawn.into_iter().filter(|it| !of_packages.contains(it)).flat_map(with_other_names).collect();
-        for path in drawn {
+        let drawn: Vec<Vec<TreePath>> = drawn.into_iter().map(with_other_names).collect();
+        let of_packages = self.of_packages(&drawn.iter().flatten().collect())?;
+        let is_drawn = |names: &Vec<TreePath>| !names.iter().any(|it| of_packages.contains(it));
+        for path in drawn.into_iter().filter(is_drawn).flatten() {
             self.stage.tree.remove(&path);
             self.stage.origins.remove(&path);
             self.keys.push(path);
@@ -202,10 +210,10 @@ impl<'a> Changes<'a> {
         Ok(self.keys)
     }
 
-    /// Which of the files with keys a package brings, by dpkg's lists.
-    fn of_packages(&self) -> Result<BTreeSet<TreePath>> {
+    /// Which of these files a package brings, by dpkg's lists.
+    fn of_packages(&self, files: &BTreeSet<&TreePath>) -> Result<BTreeSet<TreePath>> {
         let mut found = BTreeSet::new();
-        if self.drawn.is_empty() {
+        if files.is_empty() {
             return Ok(found);
         }
         let lists = self.stage.tree.resolve(&TreePath::new(LISTS)?, true)?;
@@ -217,7 +225,7 @@ impl<'a> Changes<'a> {
                 let Ok(path) = TreePath::new(line.strip_prefix(b"/").unwrap_or(line)) else { continue };
                 // A list may name what is not there any more, below what is no directory.
                 let place = self.stage.place(&path).unwrap_or(path);
-                if self.drawn.contains(&place) {
+                if files.contains(&place) {
                     found.insert(place);
                 }
             }

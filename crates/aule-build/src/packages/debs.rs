@@ -41,37 +41,71 @@ pub(super) fn fetch_what_can_be<'a>(
     packages: impl IntoIterator<Item = &'a LockedPackage>,
 ) -> Result<BTreeSet<LockedPackage>> {
     let lost = Mutex::new(BTreeSet::new());
+    let not_asked = AtomicUsize::new(0);
     let silent = Silent::default();
     each(CONNECTIONS, &not_there(request, packages), |package| {
         let Err(error) = fetch_one(request, package, &silent) else { return Ok(()) };
         if !is_elsewhere(&error) {
             return Err(error);
         }
-        request.observer.note(&format!("a package of the lock cannot be fetched: {error}"));
+        match &error {
+            BuildError::Download(error) if error.is::<NotAsked>() => {
+                not_asked.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => request.observer.note(&format!("a package of the lock cannot be fetched: {error}")),
+        }
         lost.lock().unwrap_or_else(PoisonError::into_inner).insert((*package).clone());
         Ok(())
     })?;
+    match not_asked.into_inner() {
+        0 => {}
+        more => {
+            request.observer.note(&format!("{more} more packages of the lock were not asked for: nobody answers there"))
+        }
+    }
     Ok(lost.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Servers that did not answer, each with what was said of that: they are not asked for a hundred other packages.
+/// How many requests in a row tell that a server does not answer: one may have been cut off by chance.
+const SILENT_AFTER: usize = 2;
+
+/// Servers that did not answer, each with how often in a row and what was said of the first time: they are not asked for a hundred other
+/// packages.
 #[derive(Default)]
-struct Silent(Mutex<BTreeMap<String, String>>);
+struct Silent(Mutex<BTreeMap<String, (usize, String)>>);
+
+/// A package that was not asked for, as its server had not answered before.
+#[derive(Debug, thiserror::Error)]
+#[error("{url} was not asked for: {said}")]
+struct NotAsked {
+    url: String,
+    said: String,
+}
 
 impl Silent {
     fn server(url: &str) -> String {
         url.split('/').take(3).collect::<Vec<_>>().join("/")
     }
 
-    /// What was said of the server of a URL, if it did not answer.
+    /// What was said of the server of a URL, if it does not answer.
     fn said_of(&self, url: &str) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&Silent::server(url)).cloned()
+        let silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.get(&Silent::server(url)).filter(|(times, _)| *times >= SILENT_AFTER).map(|(_, said)| said.clone())
     }
 
-    fn note(&self, url: &str, error: &DownloadError) {
-        if error.is_unreachable() {
-            let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            silent.entry(Silent::server(url)).or_insert_with(|| error.to_string());
+    /// What came of a request.
+    fn note(&self, url: &str, done: &Result<(Digest, u64)>) {
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = match done {
+            Ok(_) => {
+                silent.remove(&Silent::server(url));
+                return;
+            }
+            Err(BuildError::Download(error)) => error.downcast_ref::<DownloadError>(),
+            Err(_) => None,
+        };
+        if let Some(error) = error.filter(|it| it.is_unreachable()) {
+            silent.entry(Silent::server(url)).or_insert_with(|| (0, error.to_string())).0 += 1;
         }
     }
 }
@@ -95,18 +129,11 @@ fn is_elsewhere(error: &BuildError) -> bool {
 fn fetch_one(request: &BuildRequest<'_>, package: &LockedPackage, silent: &Silent) -> Result<()> {
     let from = |url: &str| -> Result<()> {
         if let Some(said) = silent.said_of(url) {
-            return Err(BuildError::Download(format!("{} was not asked for: {said}", shown(url)).into()));
+            return Err(BuildError::Download(NotAsked { url: shown(url), said }.into()));
         }
-        let error = match fetch_into_store(request, url, Some(digest(package)), Some(package.size)) {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        if let BuildError::Download(error) = &error
-            && let Some(error) = error.downcast_ref::<DownloadError>()
-        {
-            silent.note(url, error);
-        }
-        Err(error)
+        let done = fetch_into_store(request, url, Some(digest(package)), Some(package.size));
+        silent.note(url, &done);
+        done.map(drop)
     };
     let Err(error) = from(&package.url) else { return Ok(()) };
     match (is_elsewhere(&error), in_mirror(request, &package.url)) {
@@ -211,4 +238,33 @@ pub(super) fn open(request: &BuildRequest<'_>, package: &LockedPackage) -> Resul
     let file = request.store.open_blob(digest(package))?;
     let wrong = |error: DebError| BuildError::Packages(format!("{}: {error}", package.url));
     Deb::open(BufReader::new(file), UNPACKED_MAX).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_silent_when_nothing_answers_twice() {
+        let (silent, url) = (Silent::default(), "http://a.example/pool/b.deb");
+        let timeout = || DownloadError::Timeout { url: url.into(), phase: "connecting".into() };
+        let failed = |error: DownloadError| Err(BuildError::Download(error.into()));
+        let missing = || DownloadError::Status { url: url.into(), status: 404, retry_after: None };
+        let there = || Ok((Digest::of(b"b"), 1));
+        for (done, is_silent) in [
+            (failed(timeout()), false),
+            (there(), false),
+            (failed(timeout()), false),
+            (failed(missing()), false),
+            (failed(timeout()), true),
+            // It was asked by others before that.
+            (there(), false),
+        ] {
+            silent.note(url, &done);
+            assert_eq!(silent.said_of("http://a.example/pool/c.deb").is_some(), is_silent, "{done:?}");
+        }
+        silent.note(url, &failed(timeout()));
+        silent.note(url, &failed(timeout()));
+        assert_eq!(silent.said_of("http://b.example/pool/b.deb"), None);
+    }
 }

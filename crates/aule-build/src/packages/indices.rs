@@ -26,8 +26,28 @@ const CLOCK_SKEW: i64 = 86_400;
 /// How often a source is read anew that changes while it is read.
 const ATTEMPTS: u32 = 3;
 
-/// The most bytes of all indices together: Debian's and Ubuntu's largest have some 70 MB.
+/// The most bytes that all indices take together: Debian's and Ubuntu's largest have some 70 MB.
 const INDICES_MAX: usize = 1 << 30;
+
+/// What indices may still take, in bytes: all of them are in memory at once.
+#[derive(Clone, Copy)]
+pub(super) struct Left(usize);
+
+impl Left {
+    pub(super) fn all() -> Left {
+        Left(INDICES_MAX)
+    }
+
+    /// Takes an index from it.
+    fn take(&mut self, bytes: usize, place: &str) -> Result<()> {
+        self.0 = self.0.checked_sub(bytes).ok_or_else(|| {
+            BuildError::Packages(format!(
+                "the indices take more than {INDICES_MAX} bytes together; {place} has one too many"
+            ))
+        })?;
+        Ok(())
+    }
+}
 
 const EXPIRED: &str = "it has expired: the mirror is not kept up to date, or somebody keeps updates back; \
                        `packages.accept_expired: true` takes it nevertheless";
@@ -49,9 +69,9 @@ pub(super) fn fetch(
     system: &System,
     sources: &[Trusted],
     wanted: &Packages,
+    left: &mut Left,
 ) -> Result<Vec<Fetched>> {
     let mut fetched: Vec<Fetched> = Vec::new();
-    let mut left = INDICES_MAX;
     for source in sources {
         let source = &Trusted { list: source.list.on(&system.architecture), ..source.clone() };
         let uri = match wanted.snapshot {
@@ -64,7 +84,9 @@ pub(super) fn fetch(
         let mut said = release(request, source, &place, time, wanted.accept_expired)?;
         let mut attempts = 1..ATTEMPTS;
         let indices = loop {
-            match indices(request, source, &system.architecture, &place, &said) {
+            // What an attempt read that failed is gone again.
+            let mut after = *left;
+            match indices(request, source, &system.architecture, &place, &said, &mut after) {
                 Err(error @ BuildError::Download(_)) if attempts.next().is_some() => {
                     // The mirror may have been brought up to date between the two; then it has another `Release` now.
                     let now = release(request, source, &place, time, wanted.accept_expired)?;
@@ -74,16 +96,15 @@ pub(super) fn fetch(
                     request.observer.note(&format!("{place} has changed meanwhile; once more"));
                     said = now;
                 }
-                done => break done?,
+                Err(error) => return Err(error),
+                Ok(found) => {
+                    *left = after;
+                    break found;
+                }
             }
         };
         note_unknown_components(request, source, &place, &said);
         for (index, packages) in indices {
-            left = left.checked_sub(packages.size()).ok_or_else(|| {
-                BuildError::Packages(format!(
-                    "the indices have more than {INDICES_MAX} bytes together; {place} is one too many"
-                ))
-            })?;
             let name = format!("{uri} {} ({index})", source.list.suite);
             fetched.push(Fetched { uri: uri.clone(), name, packages, priority: said.priority() });
         }
@@ -102,12 +123,14 @@ fn indices(
     architecture: &str,
     place: &str,
     release: &Release,
+    left: &mut Left,
 ) -> Result<Vec<(String, Index)>> {
     let mut indices = Vec::new();
     for index in release.indices(&source.list, architecture) {
         // An architecture or a component that a suite does not have is no mistake of its sources, as apt sees it.
         let (Some((path, listed)), Some(address)) = (&index.form, index.address(release.by_hash)) else { continue };
         let packages = packages(request, place, path, *listed, &address)?;
+        left.take(packages.size(), place)?;
         indices.push((index.path, packages));
     }
     Ok(indices)
@@ -276,7 +299,7 @@ const KEPT_LEVEL: i32 = 1;
 
 /// The text of an index that was read before. One that rotted is read anew.
 fn remembered(request: &BuildRequest<'_>, key: StepKey) -> Result<Option<Vec<u8>>> {
-    let Some(blob) = request.store.step_result::<Digest>(key)? else { return Ok(None) };
+    let Some(blob) = request.store.derived(key)? else { return Ok(None) };
     let Ok(bytes) = request.store.read_blob(blob, INDEX_MAX as u64, "an index of packages") else { return Ok(None) };
     let mut text = Vec::new();
     let read = zstd::Decoder::new(bytes.as_slice()).and_then(|it| it.take(INDEX_MAX as u64 + 1).read_to_end(&mut text));
@@ -289,7 +312,7 @@ fn remember(request: &BuildRequest<'_>, key: StepKey, text: &[u8]) -> Result<()>
     }
     let bytes = zstd::encode_all(text, KEPT_LEVEL).map_err(|error| BuildError::Packages(error.to_string()))?;
     let blob = request.store.put(&bytes)?;
-    Ok(request.store.set_step_result(key, &[blob], &blob)?)
+    Ok(request.store.set_derived(key, blob)?)
 }
 
 fn decoded(path: &str, file: File) -> io::Result<Box<dyn Read>> {

@@ -7,7 +7,7 @@
 
 use super::{
     Plan, debs,
-    indices::{self, Fetched},
+    indices::{self, Fetched, Left},
     install::STATUS,
     system::{System, Trusted},
     trees,
@@ -244,6 +244,7 @@ fn choose(
 fn fetch(request: &BuildRequest<'_>, merged: &Merged, system: &System, sources: Vec<Trusted>) -> Result<Vec<Fetched>> {
     let mut fetched = Vec::new();
     let mut failure = None;
+    let (mut left, wanted) = (Left::all(), &merged.recipe.packages);
     for mut source in sources {
         source.list.architectures.clear();
         let own = source.list.uri.clone();
@@ -253,7 +254,7 @@ fn fetch(request: &BuildRequest<'_>, merged: &Merged, system: &System, sources: 
         uris.sort_by_key(|uri| *uri != own);
         for uri in uris {
             source.list.uri = uri;
-            match indices::fetch(request, system, std::slice::from_ref(&source), &merged.recipe.packages) {
+            match indices::fetch(request, system, std::slice::from_ref(&source), wanted, &mut left) {
                 Ok(found) => {
                     fetched.extend(found);
                     break;

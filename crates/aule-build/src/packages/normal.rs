@@ -107,7 +107,9 @@ const CERTIFICATE: &[u8] = b"ssl-cert-snakeoil.pem";
 /// Keys of a machine, which no two may have in common.
 pub(super) fn is_machine_key(path: &TreePath) -> bool {
     let bytes = path.as_bytes();
-    bytes.starts_with(b"etc/ssh/ssh_host_") && !bytes.ends_with(b".d") || KEYS.iter().any(|key| key.as_bytes() == bytes)
+    let of_dropbear = bytes.starts_with(b"etc/dropbear/") && bytes.ends_with(b"_host_key");
+    let of_ssh = bytes.starts_with(b"etc/ssh/ssh_host_") && !bytes.ends_with(b".d");
+    of_dropbear || of_ssh || KEYS.iter().any(|key| key.as_bytes() == bytes)
 }
 
 /// Whether a link leads to what is left out.
@@ -158,6 +160,8 @@ mod tests {
             ("etc/ssh/ssh_host_keys.d", false),
             ("etc/ssh/ssh_config", false),
             ("etc/bind/rndc.key", true),
+            ("etc/dropbear/initramfs/dropbear_ed25519_host_key", true),
+            ("etc/dropbear/run", false),
             ("etc/bind/rndc.key.old", false),
         ] {
             assert_eq!(is_machine_key(&TreePath::new(path).unwrap()), wanted, "{path}");

@@ -120,7 +120,9 @@ impl LockFile {
         let difference = self.now.compare(&recipes, base);
         let place = self.path.display();
         // (What of it a build does not need it refuses itself; of names that the base has anyway the lock may have more.)
-        if difference.is_empty() && !replaced && self.for_all() != self.written {
+        let is_gone = |variant: &String| !self.variants.contains(variant);
+        let of_gone = self.written.packages.iter().any(|it| it.variants.iter().any(is_gone));
+        if difference.is_empty() && !replaced && of_gone {
             return Err(Failure::new(format!(
                 "the lock {place} has packages for variants that the recipe does not have"
             ))
@@ -346,6 +348,10 @@ mod tests {
         let of_gone = LockedPackage { variants: vec!["gone".into()], ..package("nano", "8") };
         let gone = Lock { packages: vec![of_gone], ..Lock::default() };
         assert!(file(gone, &["a"]).refuse_difference(&[merged("a")], false).is_err());
+        // All that are left may be named one by one.
+        let of_all = LockedPackage { variants: vec!["a".into()], ..package("nano", "8") };
+        let lock = Lock { packages: vec![of_all], ..Lock::default() };
+        assert!(file(lock, &["a"]).refuse_difference(&[merged("a")], false).is_ok());
     }
 
     #[test]
