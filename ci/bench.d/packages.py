@@ -101,18 +101,28 @@ def forget_pages():
         pass
 
 
+def installable(apt, names, wanted):
+    """The first `wanted` of the names that apt can install together, passing over what does not go with those before."""
+    picked, batches = [], [names]
+    while batches and len(picked) < wanted:
+        batch = batches.pop()
+        if len(batch) <= wanted - len(picked) and apt.takes([*picked, *batch]) is not None:
+            picked += batch
+        elif len(batch) > 1:
+            # Halves: to ask apt for each name alone takes many minutes.
+            batches += [batch[len(batch) // 2:], batch[:len(batch) // 2]]
+    if len(picked) < wanted:
+        raise Failed(f"apt can install {len(picked)} of {len(names)} packages together, {wanted} were wanted")
+    return picked
+
+
 def resolving(directory, count):
     """Both answer the same question: cold, without caches of apt's or the kernel's, and warm."""
     subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "aule-deb", "--example", "resolve"], cwd=ROOT, check=True)
     resolve = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target"), "release", "examples", "resolve")
     apt = Apt(os.path.join(directory, "apt"), "trixie")
     names = sorted({re.search(r"^Package: (\S+)", it, re.MULTILINE)[1] for it in paragraphs(apt.indices())})
-    chance, picked = random.Random(1), []
-    for name in chance.sample(names, 400):
-        if apt.takes([*picked, name]) is not None:
-            picked.append(name)
-        if len(picked) == 100:
-            break
+    picked = installable(apt, random.Random(1).sample(names, 400), 100)
     theirs = ["env", f"APT_CONFIG={apt.configuration}", "LC_ALL=C", "apt-get", "-q", "-s", "install", *picked]
     ours = [resolve, "arm64", apt.status, ",".join(apt.indices()), *picked]
     rows = {}

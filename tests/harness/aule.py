@@ -9,9 +9,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 
-from harness.cases import Failed, Skipped, remove, run
+from harness.cases import Failed, Skipped, new_directory, remove, run
 
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOP = os.path.dirname(TESTS)
@@ -28,8 +27,7 @@ _cache = os.environ.get("AULE_TEST_CACHE")
 if _cache:
     os.makedirs(_cache, exist_ok=True)
 else:
-    _cache = tempfile.mkdtemp(prefix="aule-tests-")
-    os.chmod(_cache, 0o755)
+    _cache = new_directory("aule-tests-")
     atexit.register(remove, _cache)
 
 

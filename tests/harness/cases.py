@@ -5,6 +5,7 @@ A script registers functions with `@case(NAME)` and ends with `main()`. A case f
 """
 import argparse
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,15 @@ def run(command, good=(0,), **options):
         told = "\n".join(str(part).strip() for part in (done.stdout, done.stderr) if part)
         raise Failed(f"`{' '.join(map(str, command))}` ended with {done.returncode}:\n{told[-3000:]}")
     return done
+
+
+def new_directory(prefix):
+    """A directory that others may read. Of letters and digits, as podman takes the path of an OCI layout for the name of
+    the image, where `-_` may not be; Python's own temporary names hold underscores."""
+    path = os.path.join(tempfile.gettempdir(), prefix + secrets.token_hex(8))
+    os.mkdir(path)
+    os.chmod(path, 0o755)
+    return path
 
 
 def remove(directory):
