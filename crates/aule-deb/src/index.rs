@@ -13,6 +13,9 @@ pub const INDEX_MAX: usize = 512 << 20;
 /// The most packages that one may have: Debian's largest has some seventy thousand.
 const PACKAGES_MAX: usize = 1 << 20;
 
+/// What a package takes in memory beside its text, about: its place in the text, and in the tables of names of whoever chooses.
+const PACKAGE_SIZE: usize = 512;
+
 /// How many threads look at an index.
 const CHECKERS: usize = 4;
 
@@ -148,6 +151,7 @@ impl Packages {
             number += 1;
             odd.binary_search(&(number - 1)).is_err()
         });
+        packages.entries.shrink_to_fit();
         Ok((packages, left_out))
     }
 
@@ -232,9 +236,9 @@ impl Packages {
         self.entries.is_empty()
     }
 
-    /// How many bytes of memory they take.
+    /// About how many bytes of memory they take, with what it takes to choose among them.
     pub fn size(&self) -> usize {
-        self.text.len() + self.entries.len() * size_of::<Entry>()
+        self.text.len() + self.entries.len() * PACKAGE_SIZE
     }
 
     /// The package of this number, from 0.

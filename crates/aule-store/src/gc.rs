@@ -132,13 +132,7 @@ impl Store {
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        // A store that an older version made, and that is only looked at.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(paths),
-        Err(source) => return Err(StoreError::Io { action: "read", path: directory.into(), source }),
-    };
-    for entry in entries {
+    for entry in fs::read_dir(directory).map_err(StoreError::io("read", directory))? {
         paths.push(entry.map_err(StoreError::io("read", directory))?.path());
     }
     paths.sort();

@@ -14,7 +14,10 @@
 //! Every file appears whole or not at all: it is written in `tmp/`, synced, and renamed. A crash leaves files in `tmp/`
 //! only; the next process that finds itself alone removes them.
 
-use crate::{Result, StoreError};
+use crate::{
+    Result, StoreError,
+    steps::{DERIVED, STEPS},
+};
 use aule_tree::Digest;
 use std::{
     collections::HashSet,
@@ -51,7 +54,7 @@ impl Store {
         let root = root.into();
         fs::create_dir_all(&root).map_err(StoreError::io("create", &root))?;
         refuse_other_directories(&root)?;
-        for directory in ["blobs/sha256", "cache/steps", "cache/derived", "cache/downloads", "leases", "tmp"] {
+        for directory in ["blobs/sha256", STEPS, DERIVED, "cache/downloads", "leases", "tmp"] {
             let path = root.join(directory);
             fs::create_dir_all(&path).map_err(StoreError::io("create", path))?;
         }

@@ -79,3 +79,27 @@ impl Store {
 fn place(directory: &str, key: StepKey) -> PathBuf {
     PathBuf::from(directory).join(format!("{}.json", key.hex()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_of_a_download_is_remembered_until_a_collection() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let (key, other) = (Digest::of(b"an index"), Digest::of(b"another"));
+        let blob = store.put(b"its text").unwrap();
+        store.set_derived(key, blob).unwrap();
+        assert_eq!((store.derived(key).unwrap(), store.derived(other).unwrap()), (Some(blob), None));
+        assert!(!store.remembers_steps().unwrap(), "it is no step");
+        assert_eq!(store.step_result::<Digest>(key).unwrap(), None);
+        // Nothing of a build leads to it.
+        let collected = store.collect_garbage(false).unwrap();
+        assert_eq!((collected.blobs, collected.steps), (1, 1));
+        assert_eq!((store.derived(key).unwrap(), store.has_blob(blob)), (None, false));
+        // Its blob alone may go, too.
+        store.set_derived(key, blob).unwrap();
+        assert_eq!(store.derived(key).unwrap(), None);
+    }
+}

@@ -2,9 +2,12 @@
 //! that the store has, and of the others from the signed indices, as far as these list the very same files.
 
 use super::{
-    Plan, Question, debs, from_all, from_lock,
+    Plan, Question, debs,
     indices::{self, Left},
-    is_of_this_base, listed, not_in_the_lock, some_of,
+    is_of_this_base, not_in_the_lock,
+    pins::listed,
+    solve::{from_all, from_lock},
+    some_of,
     system::{STATUS, Trusted},
 };
 use crate::{BuildError, BuildRequest, LockMode, Result};

@@ -198,7 +198,7 @@ fn essential<'a>(request: &BuildRequest<'_>, plan: &'a Plan) -> Result<Vec<&'a D
     let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(error.to_string());
     let names: Vec<String> = index.iter().filter(Package::is_essential).map(|it| it.name.to_owned()).collect();
     let installed = Packages::default();
-    let sources = [Source { packages: &index, priority: super::LOCKED, is_pinned: true }];
+    let sources = [Source { packages: &index, priority: super::solve::LOCKED, is_pinned: true }];
     let universe = Universe::new(&plan.architecture, &installed, &sources, &names).map_err(|error| wrong(&error))?;
     let solution = universe.resolve(&Request { install: names, remove: Vec::new() }).map_err(|error| wrong(&error))?;
     let by_name: HashMap<&str, &Deb> = plan.install.iter().map(|deb| (deb.name.as_str(), deb)).collect();
@@ -231,7 +231,7 @@ fn put(request: &BuildRequest<'_>, stage: &mut Stage, entry: &Entry, bytes: &mut
         return Ok(());
     }
     let number =
-        |id: u64| u32::try_from(id).map_err(|_| BuildError::Packages(format!("/{path} has no owner that could be")));
+        |id: u64| u32::try_from(id).map_err(|_| BuildError::Packages(format!("{path} has no owner that could be")));
     let metadata = Metadata {
         mode: u16::try_from(entry.mode & 0o7777).unwrap_or(0o644),
         uid: number(entry.owner.0)?,
@@ -261,11 +261,11 @@ fn put(request: &BuildRequest<'_>, stage: &mut Stage, entry: &Entry, bytes: &mut
             let target = stage.place(&TreePath::new(target)?)?;
             let id = stage.tree.id(&target);
             let id =
-                id.ok_or_else(|| BuildError::Packages(format!("/{path} is a name of /{target}, which is not there")))?;
+                id.ok_or_else(|| BuildError::Packages(format!("{path} is a name of {target}, which is not there")))?;
             stage.tree.link(&place, id);
         }
         What::Special => {
-            return Err(BuildError::Packages(format!("/{path} is a device or a pipe, which no package may bring")));
+            return Err(BuildError::Packages(format!("{path} is a device or a pipe, which no package may bring")));
         }
     }
     Ok(())

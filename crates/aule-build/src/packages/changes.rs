@@ -7,7 +7,7 @@ use super::normal::{
 use crate::{BuildError, BuildRequest, Result, inputs::Bytes, stage::Stage};
 use aule_sandbox::{Entry, What};
 use aule_store::Store;
-use aule_tree::{Content, Inode, Kind, Metadata, Timestamp, TreePath};
+use aule_tree::{Inode, Kind, Metadata, Timestamp, TreePath};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read,
@@ -29,7 +29,9 @@ pub(super) struct Changes<'a> {
     directories: BTreeMap<TreePath, Metadata>,
     /// Names of directories as they were, of those that were there.
     names: BTreeMap<TreePath, BTreeSet<Vec<u8>>>,
-    /// Files that were left out: the first of their other names has what they had, the others are names of that one.
+    /// Files of the base that came again.
+    touched: BTreeSet<TreePath>,
+    /// What was left out: the first of their other names has what they had, the others are names of that one.
     left_out: BTreeMap<TreePath, LeftOut>,
     /// Keys of one machine that were left out.
     keys: Vec<TreePath>,
@@ -42,11 +44,11 @@ pub(super) struct Changes<'a> {
 /// The most changes that are taken: all of them are in memory at the end.
 const CHANGES_MAX: usize = 4_000_000;
 
-/// A file that was left out.
+/// What was left out: a file, or what else may have several names.
 struct LeftOut {
     metadata: Metadata,
-    content: Content,
-    bytes: Bytes,
+    kind: Kind,
+    bytes: Option<Bytes>,
     /// Which of its other names is the file now.
     place: Option<TreePath>,
     /// It is a key, of which no other name stays either.
@@ -60,9 +62,9 @@ impl<'a> Changes<'a> {
         origin: &'static str,
         boot_mount: Option<&'a TreePath>,
     ) -> Self {
-        let (directories, names, left_out, keys, drawn, count) = Default::default();
+        let (directories, names, touched, left_out, keys, drawn, count) = Default::default();
         let (store, began) = (request.store, request.now);
-        Changes { stage, store, began, origin, boot_mount, directories, names, left_out, keys, drawn, count }
+        Changes { stage, store, began, origin, boot_mount, directories, names, touched, left_out, keys, drawn, count }
     }
 
     /// One change, with the bytes of a file.
@@ -83,17 +85,22 @@ impl<'a> Changes<'a> {
             if is_key && self.stage.tree.get(&path).is_none() && matches!(what, What::File { .. } | What::Link(_)) {
                 self.keys.push(path.clone());
             }
-            match what {
+            let (metadata, kind, bytes) = match what {
                 What::File { metadata, size } => {
                     let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
-                    self.left_out.insert(path, LeftOut { metadata, content, bytes, place: None, is_key });
+                    (metadata, Kind::File(content), Some(bytes))
                 }
-                // The name that it was found by first goes, too.
-                What::Link(first) if is_key && !self.left_out.contains_key(&first) => {
-                    self.drawn.insert(first);
+                What::Symlink { metadata, target } => (metadata, Kind::Symlink(target), None),
+                What::Fifo { metadata } => (metadata, Kind::Fifo, None),
+                What::Link(first) => {
+                    if is_key {
+                        self.forget(first);
+                    }
+                    return Ok(());
                 }
-                _ => {}
-            }
+                What::Directory { .. } | What::Gone => return Ok(()),
+            };
+            self.left_out.insert(path, LeftOut { metadata, kind, bytes, place: None, is_key });
             return Ok(());
         }
         match what {
@@ -103,9 +110,12 @@ impl<'a> Changes<'a> {
             }
             What::File { metadata, size } => {
                 let (content, bytes) = self.stage.keep(self.store, &path, size, bytes)?;
-                let is_new = self.stage.tree.get(&path).is_none() && may_be_drawn(&path);
+                let is_new = self.stage.tree.get(&path).is_none();
+                if !is_new {
+                    self.touched.insert(path.clone());
+                }
                 // (A larger one is no key.)
-                if is_new && matches!(&bytes, Bytes::Memory(bytes) if holds_private_key(bytes)) {
+                if is_new && may_be_drawn(&path) && matches!(&bytes, Bytes::Memory(bytes) if holds_private_key(bytes)) {
                     self.drawn.insert(path.clone());
                 }
                 self.put(&path, metadata, Kind::File(content), Some(bytes));
@@ -115,14 +125,17 @@ impl<'a> Changes<'a> {
             What::Link(first) => {
                 let first = match self.left_out.get_mut(&first) {
                     Some(LeftOut { is_key: true, .. }) => {
-                        self.keys.push(path);
+                        // (One of the base stays as it was.)
+                        if self.stage.tree.get(&path).is_none() {
+                            self.keys.push(path);
+                        }
                         return Ok(());
                     }
                     Some(LeftOut { place: Some(place), .. }) => place.clone(),
                     Some(it) => {
                         it.place = Some(path.clone());
-                        let (metadata, content, bytes) = (it.metadata.clone(), it.content.clone(), it.bytes.clone());
-                        self.put(&path, metadata, Kind::File(content), Some(bytes));
+                        let (metadata, kind, bytes) = (it.metadata.clone(), it.kind.clone(), it.bytes.clone());
+                        self.put(&path, metadata, kind, bytes);
                         path.clone()
                     }
                     None => first,
@@ -139,6 +152,18 @@ impl<'a> Changes<'a> {
         }
         self.stage.origins.insert(path, self.origin.into());
         Ok(())
+    }
+
+    /// What was found by this name first is a key by another one: none of its names stays. (A file of the base does.)
+    fn forget(&mut self, first: TreePath) {
+        match self.left_out.get_mut(&first) {
+            Some(it) => {
+                it.is_key = true;
+                self.drawn.extend(it.place.take());
+            }
+            None if self.touched.contains(&first) => {}
+            None => drop(self.drawn.insert(first)),
+        }
     }
 
     fn directory(&mut self, path: &TreePath, metadata: Metadata, opaque: bool) {

@@ -48,11 +48,9 @@ pub(super) fn fetch_what_can_be<'a>(
         if !is_elsewhere(&error) {
             return Err(error);
         }
-        match &error {
-            BuildError::Download(error) if error.is::<NotAsked>() => {
-                not_asked.fetch_add(1, Ordering::Relaxed);
-            }
-            _ => request.observer.note(&format!("a package of the lock cannot be fetched: {error}")),
+        match is_not_asked(&error) {
+            true => drop(not_asked.fetch_add(1, Ordering::Relaxed)),
+            false => request.observer.note(&format!("a package of the lock cannot be fetched: {error}")),
         }
         lost.lock().unwrap_or_else(PoisonError::into_inner).insert((*package).clone());
         Ok(())
@@ -82,6 +80,10 @@ struct NotAsked {
     said: String,
 }
 
+fn is_not_asked(error: &BuildError) -> bool {
+    matches!(error, BuildError::Download(error) if error.is::<NotAsked>())
+}
+
 impl Silent {
     fn server(url: &str) -> String {
         url.split('/').take(3).collect::<Vec<_>>().join("/")
@@ -97,15 +99,19 @@ impl Silent {
     fn note(&self, url: &str, done: &Result<(Digest, u64)>) {
         let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let error = match done {
-            Ok(_) => {
-                silent.remove(&Silent::server(url));
-                return;
-            }
-            Err(BuildError::Download(error)) => error.downcast_ref::<DownloadError>(),
-            Err(_) => None,
+            Ok(_) => None,
+            Err(BuildError::Download(error)) => match error.downcast_ref::<DownloadError>() {
+                // What fails on this machine says nothing of the server.
+                Some(error) if error.is_local() => return,
+                error => error,
+            },
+            Err(_) => return,
         };
-        if let Some(error) = error.filter(|it| it.is_unreachable()) {
-            silent.entry(Silent::server(url)).or_insert_with(|| (0, error.to_string())).0 += 1;
+        let server = Silent::server(url);
+        match error.filter(|it| it.is_unreachable()) {
+            Some(error) => silent.entry(server).or_insert_with(|| (0, error.to_string())).0 += 1,
+            // That it has not got it, or another file in its place, is an answer, too.
+            None => drop(silent.remove(&server)),
         }
     }
 }
@@ -138,8 +144,8 @@ fn fetch_one(request: &BuildRequest<'_>, package: &LockedPackage, silent: &Silen
     let Err(error) = from(&package.url) else { return Ok(()) };
     match (is_elsewhere(&error), in_mirror(request, &package.url)) {
         (true, Some(url)) => match from(&url) {
-            // Where it should be is what people want to read.
-            Err(other) if is_elsewhere(&other) => Err(error),
+            // Where it should be is what people want to read, if that was asked.
+            Err(other) if is_elsewhere(&other) && !is_not_asked(&error) => Err(error),
             done => done,
         },
         _ => Err(error),
@@ -256,6 +262,7 @@ mod tests {
             (there(), false),
             (failed(timeout()), false),
             (failed(missing()), false),
+            (failed(timeout()), false),
             (failed(timeout()), true),
             // It was asked by others before that.
             (there(), false),

@@ -129,7 +129,7 @@ fn indices(
     for index in release.indices(&source.list, architecture) {
         // An architecture or a component that a suite does not have is no mistake of its sources, as apt sees it.
         let (Some((path, listed)), Some(address)) = (&index.form, index.address(release.by_hash)) else { continue };
-        let packages = packages(request, place, path, *listed, &address)?;
+        let packages = packages(request, place, path, *listed, &address, *left)?;
         left.take(packages.size(), place)?;
         indices.push((index.path, packages));
     }
@@ -238,7 +238,14 @@ fn release(
 }
 
 /// An index, of the size and digest that its `Release` says.
-fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed, address: &str) -> Result<Index> {
+fn packages(
+    request: &BuildRequest<'_>,
+    place: &str,
+    path: &str,
+    listed: Listed,
+    address: &str,
+    mut left: Left,
+) -> Result<Index> {
     let digest = Digest::from_bytes(listed.sha256);
     let wrong = |error: &dyn std::fmt::Display| BuildError::Packages(format!("{place}{path}: {error}"));
     // How it is decoded goes by the ending of its name.
@@ -259,11 +266,12 @@ fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed,
     if text.len() > INDEX_MAX {
         return Err(wrong(&IndexError::TooLarge));
     }
+    left.take(text.len(), place)?;
     if !is_known {
         remember(request, key, &text)?;
     }
     // A name in an older encoding is no reason to do without all packages.
-    let text = String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+    let text = mended(text);
     let (packages, left_out) = Index::parse_index(text).map_err(|error| wrong(&error))?;
     if let Some(first) = left_out.first {
         let count = left_out.count;
@@ -272,6 +280,18 @@ fn packages(request: &BuildRequest<'_>, place: &str, path: &str, listed: Listed,
             .note(&format!("{place}{path}: {count} packages that cannot be understood are left out: {first}"));
     }
     Ok(packages)
+}
+
+/// A text with a question mark for each byte that is not of UTF-8; it takes no more room than before.
+fn mended(mut text: Vec<u8>) -> String {
+    let mut from = 0;
+    while let Some(Err(error)) = text.get(from..).map(std::str::from_utf8) {
+        let start = from + error.valid_up_to();
+        let end = error.error_len().map_or(text.len(), |length| start + length);
+        text.get_mut(start..end).unwrap_or_default().fill(b'?');
+        from = end;
+    }
+    String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// The path of its file, which stays in the cache of downloads: the next run finds it by its digest and asks nobody.
@@ -317,4 +337,35 @@ fn remember(request: &BuildRequest<'_>, key: StepKey, text: &[u8]) -> Result<()>
 
 fn decoded(path: &str, file: File) -> io::Result<Box<dyn Read>> {
     aule_deb::archive::decode(path, io::BufReader::new(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_share_what_is_left() {
+        let mut left = Left(10);
+        left.take(6, "a").unwrap();
+        let after = left;
+        assert!(left.take(5, "b").unwrap_err().to_string().contains("b has one too many"));
+        // What did not fit takes nothing from the others.
+        assert_eq!(after.0, 4);
+        left = after;
+        left.take(4, "c").unwrap();
+        assert!(left.take(1, "d").is_err());
+    }
+
+    #[test]
+    fn bytes_of_no_text_are_replaced() {
+        for (text, wanted) in [
+            (&b""[..], ""),
+            (b"Maintainer: J\xc3\xb6rg\n", "Maintainer: J\u{f6}rg\n"),
+            (b"Maintainer: J\xf6rg\n", "Maintainer: J?rg\n"),
+            (b"\xff\xff a \xe2\x82", "?? a ??"),
+            (b"\xe2\x82x", "??x"),
+        ] {
+            assert_eq!(mended(text.to_vec()), wanted, "{text:?}");
+        }
+    }
 }

@@ -97,7 +97,7 @@ pub(super) fn install(
     sandbox.capture(|entry, bytes| if is_ours(&entry) { Ok(()) } else { changes.take(entry, bytes) })?;
     let keys = changes.finish()?;
     if !keys.is_empty() {
-        let names: Vec<String> = keys.iter().map(|it| format!("/{it}")).collect();
+        let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
         let names = super::some_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
         request.observer.note(&format!(
             "keys that scripts drew are left out, as no two machines may have one: {names}; draw them when a machine starts first"
