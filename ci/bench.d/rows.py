@@ -137,7 +137,7 @@ def tftp(setting, many, window):
         # atftpd is there because it grants windows.
         measures = {name: fetch(name, port, contents.BOOT_FILE) for name, port in served.PEER_TFTP.items()
                     if window > 1 or name != "atftpd"}
-        # Two programs that wait for each other take twice as long where the kernel keeps them on different processors.
+        # Two programs that wait for each other: what either server gives differs twofold from run to run.
         times = 5 if clients * window == 1 else 1
         rows = in_turn(setting, row, fetch("ours", served.TFTP, contents.BOOT_FILE), measures, times)
     if window > 1 and windows["ours"] != window:
