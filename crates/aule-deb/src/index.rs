@@ -13,7 +13,7 @@ pub const INDEX_MAX: usize = 512 << 20;
 /// The most packages that one may have: Debian's largest has some seventy thousand.
 const PACKAGES_MAX: usize = 1 << 20;
 
-/// What a package takes in memory beside its text, about: its place in the text, and in the tables of names of whoever chooses.
+/// What a package counts beside its text, in bytes, an estimate: its place in the text, and in the tables of names of whoever chooses.
 const PACKAGE_SIZE: usize = 512;
 
 /// How many threads look at an index.

@@ -93,8 +93,8 @@ impl fmt::Display for Relation<'_> {
     }
 }
 
-/// The most relations that a field may have: Debian's longest has 1,603. In memory each takes a hundred times
-/// what it takes in the text.
+/// The most relations that a field may have: Debian's longest has 1,603. In memory a short one takes far more than in the
+/// text.
 const RELATIONS_MAX: usize = 1 << 14;
 
 /// The relations of a field: all of the outer list must hold, and of each inner one any.
